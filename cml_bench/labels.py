@@ -1,0 +1,83 @@
+"""The four states of a label entry, and the table that holds them.
+
+Everything in the suite that speaks of labels speaks of an int8 array whose columns are in arrival order and whose
+entries are one of four states. ``labels >= 0`` means "known"; there is no second mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+PRESENT: Final = 1
+"""The annotator saw the label."""
+ABSENT: Final = 0
+"""The annotator looked for the label and did not see it."""
+UNMARKED: Final = -1
+"""The annotator was asked for the label and left it open."""
+OUT_OF_SCOPE: Final = -2
+"""Nobody was asked: outside the experience's labels, or the label arrived later."""
+
+LabelArray = npt.NDArray[np.int8]
+ArrayOrTensor = TypeVar("ArrayOrTensor", LabelArray, Tensor)
+
+
+def is_known(labels: ArrayOrTensor) -> ArrayOrTensor:
+    """Return the boolean mask of entries that carry an annotation (``PRESENT`` or ``ABSENT``)."""
+    return labels >= 0
+
+
+def widen(labels: Tensor, width: int) -> Tensor:
+    """Pad an (N, n) label array on the right to ``width`` columns: labels that arrived later were not asked for.
+
+    Raises:
+        ValueError: If the array is already wider, which would mean that a future label has leaked.
+    """
+    missing = width - labels.shape[1]
+    if missing < 0:
+        raise ValueError(f"labels are {labels.shape[1]} wide but only {width} labels have been seen")
+    if missing == 0:
+        return labels
+    return torch.nn.functional.pad(labels, (0, missing), value=OUT_OF_SCOPE)
+
+
+def merge_known(first: Tensor, second: Tensor) -> Tensor:
+    """Merge two annotations of the same images entry by entry: a known entry wins over an unknown one.
+
+    Of two unknown states the larger wins (``UNMARKED`` over ``OUT_OF_SCOPE``): somebody was asked.
+
+    Raises:
+        ValueError: If two known entries contradict each other.
+    """
+    contradiction = is_known(first) & is_known(second) & (first != second)
+    if bool(contradiction.any()):
+        row = int(contradiction.nonzero()[0, 0])
+        raise ValueError(f"two annotations of the same image disagree (first in row {row})")
+    return torch.maximum(first, second)
+
+
+def samples_by_label(labels: LabelArray) -> list[npt.NDArray[np.intp]]:
+    """Return, for each column, the ascending rows in which the label is ``PRESENT``; one pass over the table."""
+    columns, rows = np.nonzero(np.ascontiguousarray((labels == PRESENT).T))
+    return np.split(rows, np.searchsorted(columns, np.arange(1, labels.shape[1])))
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names as a tuple.
+
+    Raises:
+        ValueError: If a name is empty or occurs twice.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            raise ValueError("a label name is empty")
+        if name in seen:
+            raise ValueError(f"label name {name!r} occurs twice")
+        seen.add(name)
+    return tuple(names)

@@ -1,0 +1,1 @@
+"""Criteria on four-state labels, one file a family."""

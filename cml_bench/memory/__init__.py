@@ -1,0 +1,1 @@
+"""Replay memories as Avalanche exemplar buffers, one file a selection rule."""

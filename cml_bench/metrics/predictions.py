@@ -1,0 +1,95 @@
+"""Stored predictions: the result of a job, from which every metric is computed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.labels import LabelArray
+
+TEST_RULES = ("seen_images", "all_images", "per_experience")
+"""Which images are tested after experience t.
+
+``seen_images``: those showing a seen label (the test set grows). ``all_images``: all of them. ``per_experience``: each
+experience has its own images and its own labels, and the figure after t is the mean over experiences up to t.
+"""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of the whole test set after each of T experiences.
+
+    Attributes:
+        label_names: C names in arrival order.
+        sample_ids: (N,) public ids of the test images.
+        truth: (N, C) int8 full true labels.
+        n_seen: (T,) number of labels seen after each experience; labels of experience t are
+            ``n_seen[t-1]:n_seen[t]``.
+        test_rule: One of ``TEST_RULES``.
+        test_images: (T, N) bool, the images of each test experience.
+        logits: T arrays, (N, n_seen[t]) float16.
+    """
+
+    label_names: tuple[str, ...]
+    sample_ids: npt.NDArray[Any]
+    truth: LabelArray
+    n_seen: tuple[int, ...]
+    test_rule: str
+    test_images: npt.NDArray[np.bool_]
+    logits: tuple[npt.NDArray[np.float16], ...]
+
+    @property
+    def n_experiences(self) -> int:
+        """Number of experiences T."""
+        return len(self.n_seen)
+
+    def columns(self, experience: int) -> slice:
+        """Return the columns of the labels that arrived with an experience."""
+        return slice(self.n_seen[experience - 1] if experience else 0, self.n_seen[experience])
+
+    def save(self, path: Path) -> None:
+        """Write one ``.npz`` file; the same predictions give the same bytes. Written aside, then put in place."""
+        arrays: dict[str, Any] = {
+            "label_names": np.array(self.label_names, dtype=np.str_),
+            "sample_ids": self.sample_ids,
+            "truth": self.truth,
+            "n_seen": np.array(self.n_seen, dtype=np.int64),
+            "test_rule": np.array(self.test_rule, dtype=np.str_),
+            "test_images": self.test_images,
+        }
+        arrays.update({f"logits_{t}": block for t, block in enumerate(self.logits)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".part")
+        with aside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(aside, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what ``save`` wrote; executes nothing that the file holds.
+
+        Raises:
+            CmlBenchError: If the file is missing, truncated or not a predictions file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                n_seen = tuple(int(n) for n in stored["n_seen"])
+                return cls(
+                    label_names=tuple(str(name) for name in stored["label_names"]),
+                    sample_ids=stored["sample_ids"],
+                    truth=stored["truth"],
+                    n_seen=n_seen,
+                    test_rule=str(stored["test_rule"]),
+                    test_images=stored["test_images"],
+                    logits=tuple(stored[f"logits_{t}"] for t in range(len(n_seen))),
+                )
+        except FileNotFoundError:
+            raise CmlBenchError(f"predictions file {path} does not exist; run the job again") from None
+        except Exception as error:
+            raise CmlBenchError(f"predictions file {path} cannot be read ({error}); delete it and run again") from None

@@ -1,0 +1,1 @@
+"""Backbones, growing heads and the model that joins them."""

@@ -1,0 +1,1 @@
+"""Growing heads, one file a head."""

@@ -1,0 +1,1 @@
+"""Jobs, runs, result files and sweeps."""

@@ -1,0 +1,1 @@
+"""How images and labels arrive: label-incremental Avalanche streams."""

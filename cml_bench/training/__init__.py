@@ -1,0 +1,1 @@
+"""The strategy contract and the training loop on Avalanche's templates."""
