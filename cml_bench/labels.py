@@ -46,21 +46,6 @@ def widen(labels: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(labels, (0, missing), value=OUT_OF_SCOPE)
 
 
-def merge_known(first: Tensor, second: Tensor) -> Tensor:
-    """Merge two annotations of the same images entry by entry: a known entry wins over an unknown one.
-
-    Of two unknown states the larger wins (``UNMARKED`` over ``OUT_OF_SCOPE``): somebody was asked.
-
-    Raises:
-        ValueError: If two known entries contradict each other.
-    """
-    contradiction = is_known(first) & is_known(second) & (first != second)
-    if bool(contradiction.any()):
-        row = int(contradiction.nonzero()[0, 0])
-        raise ValueError(f"two annotations of the same image disagree (first in row {row})")
-    return torch.maximum(first, second)
-
-
 def samples_by_label(labels: LabelArray) -> list[npt.NDArray[np.intp]]:
     """Return, for each column, the ascending rows in which the label is ``PRESENT``; one pass over the table."""
     columns, rows = np.nonzero(np.ascontiguousarray((labels == PRESENT).T))

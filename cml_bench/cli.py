@@ -1,0 +1,225 @@
+"""The command line: thin, and slow imports only where a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cml_bench.errors import CmlBenchError
+
+if TYPE_CHECKING:
+    from cml_bench.runs.job import Job
+
+app = typer.Typer(
+    name="cml-bench",
+    help="Benchmarks for continual multi-label image classification.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT_RESULTS = Path("results/runs")
+
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value for the benchmark or the training; repeat it.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Jobs at once; by default one a core, or 1 with a GPU.")
+]
+MetricsOption = Annotated[
+    list[str] | None, typer.Option("--metric", help="Column of the table, e.g. last_map or cf1_macro@0.6; repeat it.")
+]
+
+
+class Format(str, Enum):
+    """Table formats."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+
+
+@app.command()
+def run(
+    benchmark: Annotated[str, typer.Argument(help="Benchmark name or ./file.py:Class.")] = "digits",
+    method: Annotated[
+        list[str] | None, typer.Option(help="Strategy with options, e.g. 'er head=dlfl memory_size=500'; repeat it.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list: 0,4,7.")] = "2",
+    class_orders: Annotated[
+        str, typer.Option(help="Number of class orders, or a list: default,frequency,random:5.")
+    ] = "1",
+    set_: SetOption = None,
+    root: Annotated[str | None, typer.Option(help="Data folder; short for --set root=...")] = None,
+    annotations: Annotated[
+        str | None, typer.Option(help="Annotation folder; short for --set annotations=...")
+    ] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    workers: WorkersOption = None,
+) -> None:
+    """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
+
+    Runs only what has no result yet: the same command again goes on where it stopped.
+    """
+    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds
+
+    options = list(set_ or [])
+    options += [f"{key}={value}" for key, value in (("root", root), ("annotations", annotations)) if value is not None]
+    methods = method or default_methods(benchmark)
+    jobs = make_jobs([benchmark], methods, parse_class_orders(class_orders), parse_seeds(seeds), options)
+    _execute(jobs, results, workers)
+
+
+def default_methods(benchmark: str) -> Sequence[str]:
+    """Return the methods that a benchmark runs when the user names none."""
+    from cml_bench.registry import load
+
+    methods: Sequence[str] = load("benchmarks", benchmark).meta.methods
+    return methods
+
+
+@app.command()
+def sweep(
+    suite: Annotated[Path, typer.Argument(help="YAML file: benchmarks, methods, class_orders, seeds, set.")],
+    set_: SetOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    workers: WorkersOption = None,
+) -> None:
+    """Run all jobs of a suite file that have no result yet, then print the tables."""
+    from cml_bench.runs.sweep import read_suite
+
+    _execute(read_suite(suite, set_ or []).jobs, results, workers)
+
+
+def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
+    """Run what is missing, with live progress; print the table of these jobs and where the files are."""
+    from rich.console import Console
+
+    from cml_bench.runs.sweep import execute, missing_jobs
+    from cml_bench.terminal import SweepProgress
+
+    console = Console()
+    missing = missing_jobs(jobs, results)
+    if len(missing) < len(jobs):
+        console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are done already; running the other {len(missing)}.")
+    progress = SweepProgress(missing, console)
+    if missing:
+        with progress:
+            execute(missing, results, workers=workers, report=progress)
+    _print_table(jobs, results, console)
+    if progress.failures:
+        raise CmlBenchError(
+            f"{len(progress.failures)} of {len(missing)} jobs failed (first: {progress.failures[0][1]}); the same "
+            "command runs only these again"
+        )
+
+
+def _print_table(jobs: Sequence[Job], results: Path, console: Console) -> None:
+    from cml_bench.report.collect import collect
+    from cml_bench.report.formats import to_terminal
+    from cml_bench.report.tables import compare as compare_frame
+    from cml_bench.runs.results import result_path
+
+    frame = collect(results)
+    own = {str(result_path(results, job)) for job in jobs}
+    console.print(to_terminal(compare_frame(frame[frame["path"].astype(str).isin(own)])))
+    console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
+
+
+@app.command()
+def compare(
+    results: Annotated[Path, typer.Argument(help="Folder with result files.")] = DEFAULT_RESULTS,
+    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
+    metric: MetricsOption = None,
+    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+) -> None:
+    """Print the comparison tables of a results folder, one a benchmark configuration."""
+    from rich.console import Console
+
+    from cml_bench.report import formats
+    from cml_bench.report.collect import collect
+    from cml_bench.report.tables import DEFAULT_METRICS
+    from cml_bench.report.tables import compare as compare_frame
+
+    table = compare_frame(collect(results), tuple(metric) if metric else DEFAULT_METRICS)
+    if format_ is Format.terminal and output is None:
+        Console().print(formats.to_terminal(table))
+        return
+    writers = {Format.markdown: formats.to_markdown, Format.csv: formats.to_csv, Format.latex: formats.to_latex}
+    if format_ is Format.terminal:
+        raise CmlBenchError("the terminal table cannot be written to a file: give --format markdown, csv or latex")
+    text = writers[format_](table)
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="benchmarks, strategies, heads or criteria; all of them by default.")
+    ] = None,
+) -> None:
+    """List what can be named, without importing it."""
+    from cml_bench.registry import KINDS, entries
+
+    for each in [kind] if kind else KINDS:
+        found = entries(each)
+        typer.echo(f"{each}:")
+        width = max((len(name) for name in found), default=0)
+        for name, entry in found.items():
+            origin = "" if entry.origin == "built-in" else f" [{entry.origin}]"
+            typer.echo(f"  {name:<{width}}  {entry.summary}{origin}")
+
+
+@app.command()
+def check(
+    strategy: Annotated[str, typer.Argument(help="Strategy name, ./file.py:Class or module:Class, with options.")],
+) -> None:
+    """Check that a strategy behaves: learns, repeats, keeps within its memory, looks at nothing it may not see."""
+    from cml_bench.testing import check_strategy
+
+    outcomes = check_strategy(strategy, raise_on_failure=False)
+    width = max(len(outcome.name) for outcome in outcomes)
+    for outcome in outcomes:
+        typer.echo(f"{outcome.status:<7} {outcome.name:<{width}}  {outcome.detail}")
+    failed = [outcome.name for outcome in outcomes if outcome.status == "failed"]
+    if failed:
+        raise CmlBenchError(f"{strategy} fails {len(failed)} of {len(outcomes)} checks: {', '.join(failed)}")
+
+
+def run_benchmark(name: str) -> None:
+    """Be the command line of one benchmark: what ``python benchmarks/<name>.py`` calls."""
+    main(["run", name, *sys.argv[1:]])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; bad input ends in one sentence (a traceback only with ``--debug``) and exit status 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        app(args=words, standalone_mode=True)
+    except CmlBenchError as error:
+        if debug:
+            raise
+        typer.secho(f"cml-bench: {error}", fg="red", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        typer.secho(f"cml-bench: {type(error).__name__}: {error} (run with --debug for the traceback)", fg="red", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

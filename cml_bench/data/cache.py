@@ -1,0 +1,124 @@
+"""A disk cache of frozen features: computed once, streamed to disk, read back memory-mapped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from cml_bench.errors import CmlBenchError
+
+CacheKey = Mapping[str, str | int]
+
+
+def default_cache_dir() -> Path:
+    """Return the folder named by ``CML_BENCH_CACHE``, else the user's cache folder."""
+    named = os.environ.get("CML_BENCH_CACHE")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("cml_bench"))
+
+
+def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[], Iterable[Tensor]]) -> Tensor:
+    """Return the n feature rows stored under a key, computing and storing them the first time.
+
+    Rows are stored as float16 in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
+    key for human eyes. The file is written aside and then put in place, so a reader never sees half of one, and of two
+    processes that compute the same key the later replaces the earlier with equal bytes.
+
+    Args:
+        cache_dir: Folder, made if need be.
+        key: Everything the features depend on.
+        n: Number of rows that must come.
+        compute: Yields blocks of rows, (b, ...) floating, in order; called only if nothing usable is stored.
+
+    Returns:
+        (n, ...) float16, memory-mapped: a row is read when it is used, and writing to it changes no file.
+
+    Raises:
+        CmlBenchError: If the folder cannot be written, or a value does not fit float16.
+    """
+    stored = lookup(cache_dir, key, n)
+    if stored is not None:
+        return stored
+    path = _path(cache_dir, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, lambda file: _stream(file, n, compute()))
+        text = json.dumps(dict(key), indent=1, sort_keys=True)
+        _write(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    except OSError as error:
+        mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+        raise CmlBenchError(
+            f"features cannot be stored in {path.parent} ({error.strerror}); {mend} or set CML_BENCH_CACHE elsewhere"
+        ) from None
+    return _map(path)
+
+
+def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
+    """Return the (n, ...) float16 rows stored under a key, or None if there are none; warns of a damaged file."""
+    path = _path(cache_dir, key)
+    try:
+        rows = _map(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError, EOFError) as error:
+        warnings.warn(f"cached features {path} are damaged ({error}) and will be computed again", stacklevel=2)
+        return None
+    if rows.dtype != torch.float16 or rows.dim() < 2 or len(rows) != n:
+        warnings.warn(
+            f"cached features {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed again",
+            stacklevel=2,
+        )
+        return None
+    return rows
+
+
+def _path(cache_dir: Path, key: CacheKey) -> Path:
+    canonical = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
+    return cache_dir / "features" / f"{hashlib.sha256(canonical.encode()).hexdigest()}.npy"
+
+
+def _map(path: Path) -> Tensor:
+    # Copy-on-write: torch has no read-only tensors, and nobody may change the file by accident.
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Write a file aside and put it in place; leave nothing behind on failure."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _stream(file: IO[bytes], n: int, blocks: Iterable[Tensor]) -> None:
+    """Write blocks of rows as one float16 ``.npy`` array, a block at a time."""
+    written = 0
+    for block in blocks:
+        rows = block.detach().to("cpu", torch.float16).contiguous()
+        if not bool(torch.isfinite(rows).all()):
+            raise CmlBenchError(
+                f"features of rows {written} to {written + len(rows)} do not fit float16 or are NaN; check the weights"
+            )
+        if not written:
+            header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (n, *rows.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(rows.numpy().data)
+        written += len(rows)
+    if written != n:
+        raise ValueError(f"compute() yielded {written} rows where {n} were announced")

@@ -1,0 +1,52 @@
+"""Reading image files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from cml_bench.errors import CmlBenchError
+
+JPEG_START = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB\x60\x82"
+TAIL_BYTES = 512
+
+
+def read_image(path: Path) -> Tensor:
+    """Return the image as a (3, H, W) uint8 RGB tensor; gray, palette and CMYK files are converted.
+
+    Raises:
+        CmlBenchError: If the file is missing, or is not a whole 8-bit JPEG, PNG or WebP file.
+    """
+    try:
+        image: Tensor = decode_image(str(path), mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        if not path.is_file():
+            raise CmlBenchError(f"image {path} does not exist; put the file there") from None
+        reason = str(error).splitlines()[0]
+        raise CmlBenchError(f"image {path} cannot be decoded ({reason}); fetch the file again") from None
+    if image.dtype != torch.uint8 or image.ndim != 3:
+        found = f"{tuple(image.shape)} {image.dtype}"
+        raise CmlBenchError(f"image {path} decodes to {found} instead of one 8-bit picture; convert it to JPEG or PNG")
+    return image
+
+
+def looks_intact(path: Path) -> bool:
+    """Return whether a file has the first and last bytes of a JPEG or PNG image, without decoding it.
+
+    A download cut short lacks the end marker. Cameras pad files, so zero bytes and line ends after it are no fault.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(PNG_START))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            tail = file.read().rstrip(b"\0\r\n")
+    except OSError:
+        return False
+    return (head.startswith(JPEG_START) and tail.endswith(JPEG_END)) or (head == PNG_START and tail.endswith(PNG_END))

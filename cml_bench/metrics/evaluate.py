@@ -1,0 +1,178 @@
+"""Every metric of a job, from its stored predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.metrics.decisions import decision_metrics
+from cml_bench.metrics.predictions import TEST_RULES, Predictions
+from cml_bench.metrics.ranking import average_precision
+from cml_bench.metrics.retention import backward_transfer, forgetting, mean_defined
+
+
+@dataclass(frozen=True)
+class View:
+    """What is tested together: some images under the labels of some columns, after experience ``after``."""
+
+    after: int
+    rows: npt.NDArray[np.bool_]
+    columns: slice
+
+    def cut(self, predictions: Predictions) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int8]]:
+        """Return the logits and the true labels of the view, both (rows, columns)."""
+        logits = predictions.logits[self.after][:, self.columns]
+        truth = predictions.truth[:, self.columns]
+        return (logits, truth) if self.rows.all() else (logits[self.rows], truth[self.rows])
+
+
+def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8)) -> dict[str, Any]:
+    """Return every metric of a job as plain data for JSON: fractions in [0, 1], counts, and None for undefined.
+
+    Only seen labels count. A label without positives among the images tested is left out of the means and listed
+    under ``dropped_labels``. What is tested after an experience is the predictions' ``test_rule``; under
+    ``per_experience`` every figure is the mean over the experiences so far, each on its own images and labels.
+
+    ``performance[k][t]`` is the mAP of experience k's labels after experience t on a **fixed** set of images: k's own
+    under ``per_experience``, else all test images, because a growing test set would pass its growth off as forgetting.
+    Forgetting and transfer are computed from it.
+
+    Returns:
+        ``summary``: ``last_*`` and ``avg_*`` (after the last experience; mean over experiences that define it) of
+        ``map`` and of ``cp@0.5`` and the like; ``forgetting``, ``forgetting_relative``, ``forgetting_diagonal``,
+        ``forgetting_diagonal_relative`` and ``backward_transfer`` (means over experiences that define them);
+        ``dropped_labels``, ``undefined_forgetting`` (experiences without a relative forgetting) and
+        ``undefined_experiences`` (experiences without a mAP), three counts.
+        ``per_experience``: for each, ``n_seen``, ``n_images``, ``dropped_labels``, ``map``, ``cp@0.5`` ...
+        ``per_label_ap``: for each label name T average precisions, None before arrival and where dropped.
+        ``performance``: T x T, None where t < k and where undefined.
+
+    Raises:
+        CmlBenchError: If the predictions contradict themselves or hold NaN, or a threshold is no probability.
+    """
+    _check(predictions)
+    n_experiences, n_labels = predictions.n_experiences, len(predictions.label_names)
+    label_ap = np.full((n_experiences, n_labels), np.nan)
+    performance = np.full((n_experiences, n_experiences), np.nan)
+    per_experience: list[dict[str, Any]] = []
+    decisions = decide(predictions, thresholds)
+    for t in range(n_experiences):
+        views = views_after(predictions, t)
+        for view in views:
+            label_ap[t, view.columns] = average_precision(*view.cut(predictions))
+        fixed = label_ap[t] if _is_fixed(predictions, t) else _ap_on_all_images(predictions, t)
+        for k in range(t + 1):
+            performance[k, t] = mean_defined(fixed[predictions.columns(k)])
+        seen = predictions.label_names[: predictions.n_seen[t]]
+        per_experience.append(
+            {
+                "n_seen": predictions.n_seen[t],
+                "n_images": int(np.logical_or.reduce([view.rows for view in views]).sum()),
+                "dropped_labels": [name for name, ap in zip(seen, label_ap[t], strict=False) if np.isnan(ap)],
+                "map": mean_defined(mean_defined(label_ap[t, view.columns]) for view in views),
+                **decisions[t],
+            }
+        )
+
+    relative = forgetting(performance, relative=True)
+    summary: dict[str, Any] = summarize([_only_metrics(figures) for figures in per_experience])
+    summary |= {
+        "forgetting": mean_defined(forgetting(performance)),
+        "forgetting_relative": mean_defined(relative),
+        "forgetting_diagonal": mean_defined(forgetting(performance, reference="diagonal")),
+        "forgetting_diagonal_relative": mean_defined(forgetting(performance, reference="diagonal", relative=True)),
+        "backward_transfer": mean_defined(backward_transfer(performance)),
+        "dropped_labels": len(per_experience[-1]["dropped_labels"]),
+        "undefined_forgetting": int(np.isnan(relative).sum()),
+        "undefined_experiences": int(np.isnan([figures["map"] for figures in per_experience]).sum()),
+    }
+    per_label = dict(zip(predictions.label_names, label_ap.T.tolist(), strict=True))
+    result: dict[str, Any] = _without_nan(
+        {
+            "summary": summary,
+            "per_experience": per_experience,
+            "per_label_ap": per_label,
+            "performance": performance.tolist(),
+        }
+    )
+    return result
+
+
+def decide(predictions: Predictions, thresholds: Sequence[float]) -> list[dict[str, float]]:
+    """Return, after each experience, the decision metrics at each threshold under keys like ``cf1_macro@0.5``.
+
+    Values are fractions in [0, 1], NaN where undefined.
+
+    Raises:
+        CmlBenchError: If a threshold is no probability between 0 and 1.
+    """
+    after: list[dict[str, float]] = []
+    for t in range(predictions.n_experiences):
+        views = [view.cut(predictions) for view in views_after(predictions, t)]
+        figures: dict[str, float] = {}
+        for threshold in thresholds:
+            parts = [decision_metrics(logits, truth, threshold) for logits, truth in views]
+            for name in parts[0]:
+                figures[f"{name}@{threshold:g}"] = mean_defined(part[name] for part in parts)
+        after.append(figures)
+    return after
+
+
+def summarize(per_experience: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return ``last_<name>`` and ``avg_<name>`` of figures given after each experience; NaN is left out of means."""
+    summary = {f"last_{name}": value for name, value in per_experience[-1].items()}
+    return summary | {
+        f"avg_{name}": mean_defined(figures[name] for figures in per_experience) for name in per_experience[-1]
+    }
+
+
+def views_after(predictions: Predictions, t: int) -> list[View]:
+    """Return what is tested after experience t under the predictions' test rule."""
+    if predictions.test_rule == "per_experience":
+        return [View(t, predictions.test_images[k], predictions.columns(k)) for k in range(t + 1)]
+    return [View(t, predictions.test_images[t], slice(0, predictions.n_seen[t]))]
+
+
+def _is_fixed(predictions: Predictions, t: int) -> bool:
+    return predictions.test_rule == "per_experience" or bool(predictions.test_images[t].all())
+
+
+def _ap_on_all_images(predictions: Predictions, t: int) -> npt.NDArray[np.float64]:
+    return average_precision(predictions.logits[t], predictions.truth[:, : predictions.n_seen[t]])
+
+
+def _only_metrics(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if name == "map" or "@" in name}
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by None throughout."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _check(predictions: Predictions) -> None:
+    """Raise CmlBenchError unless shapes agree and every logit is a number."""
+    if predictions.test_rule not in TEST_RULES:
+        raise CmlBenchError(f"test rule {predictions.test_rule!r} is unknown; use one of {', '.join(TEST_RULES)}")
+    n_images = len(predictions.sample_ids)
+    shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, int]]] = {
+        "truth": (predictions.truth, (n_images, len(predictions.label_names))),
+        "test_images": (predictions.test_images, (predictions.n_experiences, n_images)),
+    }
+    for t, (block, width) in enumerate(zip(predictions.logits, predictions.n_seen, strict=True)):
+        shapes[f"logits after experience {t}"] = (block, (n_images, width))
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise CmlBenchError(f"predictions: {name} have shape {array.shape}, not {shape}; run the job again")
+    for t, block in enumerate(predictions.logits):
+        if np.isnan(block).any():
+            raise CmlBenchError(f"predictions: NaN among the logits after experience {t}; the training diverged")

@@ -1,0 +1,47 @@
+"""The model that strategies train: a backbone and a head that grows with the labels."""
+
+from __future__ import annotations
+
+import torch
+from avalanche.benchmarks import CLExperience
+from avalanche.models import DynamicModule
+from torch import Tensor, nn
+
+from cml_bench.models.heads.head import Head, HeadOutput
+
+
+class MultiLabelModel(DynamicModule):
+    """Backbone and growing head as an Avalanche dynamic module.
+
+    ``forward`` returns bare logits, as every Avalanche plugin expects; ``head_output`` returns all that the head says.
+
+    Args:
+        backbone: Images to features; None when the inputs are the cached features of a frozen one.
+        head: Growing head.
+    """
+
+    def __init__(self, backbone: nn.Module | None, head: Head) -> None:
+        super().__init__()
+        # Channels-last convolutions are 1.2 to 1.5 times as fast on a CPU, and at least as fast on a GPU.
+        self.backbone = nn.Identity() if backbone is None else backbone.to(memory_format=torch.channels_last)
+        self.head = head
+
+    def adaptation(self, experience: CLExperience) -> None:
+        """Add the experience's labels to the head; only in training, so that evaluation never grows a model."""
+        if not self.training:
+            return
+        names = experience.dataset.labels.names
+        known = self.head.label_names
+        if names[: len(known)] != known[: len(names)]:
+            raise ValueError("the experience's labels are not in the order in which the head has learnt them")
+        if len(names) > len(known):
+            self.head.grow(names[len(known) :])
+
+    def head_output(self, x: Tensor) -> HeadOutput:
+        """Return logits, pooled feature, label features and attention of (B, ...) inputs."""
+        output: HeadOutput = self.head(self.backbone(x))
+        return output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the (B, n) logits of the labels seen so far."""
+        return self.head_output(x).logits

@@ -1,0 +1,94 @@
+"""Options typed as text turned into the arguments that a class declares."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import shlex
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cml_bench.errors import CmlBenchError, suggest
+
+Pairs = tuple[tuple[str, str], ...]
+"""Options as sorted ``(name, text)`` pairs: plain, hashable, the same on every machine."""
+
+
+def parse_pairs(words: Iterable[str]) -> Pairs:
+    """Parse ``key=value`` words.
+
+    Raises:
+        CmlBenchError: If a word has no ``=`` or a key occurs twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise CmlBenchError(f"{word!r} is no option: write key=value")
+        if key in found:
+            raise CmlBenchError(f"option {key!r} is given twice ({found[key]!r} and {value!r}): give it once")
+        found[key] = value
+    return tuple(sorted(found.items()))
+
+
+def split_words(text: str) -> list[str]:
+    """Split a specification at blanks; quotes keep a value with blanks together."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise CmlBenchError(f"{text!r} cannot be read ({error}): close the quotes") from None
+
+
+def arguments(target: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+    """Return the keyword arguments that a class or function declares, without those in ``skip``."""
+    parameters = inspect.signature(target).parameters
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: p for name, p in parameters.items() if name not in skip and p.kind not in variadic}
+
+
+def convert(
+    target: Callable[..., Any], options: Mapping[str, str], *, owner: str, skip: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return ``options`` as typed keyword arguments of ``target``.
+
+    Args:
+        target: A class or function with annotated arguments.
+        options: Argument names to text, as typed by the user.
+        owner: Who has these options, for the error sentence.
+        skip: Arguments that are not the user's to set.
+
+    Raises:
+        CmlBenchError: If there is no such argument (the nearest is suggested) or the text is no value of its type.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    known = arguments(target, skip)
+    # A dataclass's generated __init__ does not know the modules its inherited annotations come from; the class does.
+    is_plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    hints = typing.get_type_hints(target.__init__ if is_plain_class else target)
+    typed: dict[str, Any] = {}
+    for name, text in options.items():
+        if name not in known:
+            raise CmlBenchError(f"{owner} has no option {name!r}: {suggest(name, known)}")
+        hint = hints.get(name, str)
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+            typed[name] = adapter.validate_python(_literal(text, hint))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"][:1].lower() + error.errors()[0]["msg"][1:]
+            raise CmlBenchError(f"option {name}={text!r} of {owner} cannot be used: {reason}") from None
+    return typed
+
+
+def _literal(text: str, hint: Any) -> Any:
+    """Return None for ``none`` where None is allowed, a JSON list or object where the text is one, else the text."""
+    if text.lower() in {"none", "null"} and type(None) in typing.get_args(hint):
+        return None
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CmlBenchError(f"{text!r} is no JSON list or object ({error})") from None
+    return text

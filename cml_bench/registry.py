@@ -1,0 +1,154 @@
+"""Names to plug-ins: built-ins by file stem, third parties by entry point, ad hoc by path or import name.
+
+Listing parses files without importing them, so it needs neither torch nor Avalanche; loading imports one plug-in.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cml_bench.errors import CmlBenchError, suggest
+
+KINDS = {
+    "strategies": "cml_bench.strategies",
+    "benchmarks": "cml_bench.benchmarks",
+    "heads": "cml_bench.models.heads",
+    "criteria": "cml_bench.losses",
+}
+"""Kind of plug-in to the package that holds the built-in ones; the entry-point group is ``cml_bench.<kind>``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plug-in that can be named.
+
+    Attributes:
+        name: What users type.
+        target: ``module:Class``.
+        summary: First sentence of its docstring; empty for entry points, which are not opened.
+        origin: ``built-in`` or the distribution that brings it.
+    """
+
+    name: str
+    target: str
+    summary: str
+    origin: str
+
+
+@functools.lru_cache(maxsize=None)
+def entries(kind: str) -> dict[str, Entry]:
+    """Return all plug-ins of a kind by name.
+
+    Raises:
+        CmlBenchError: If the kind is unknown or two plug-ins bear the same name.
+    """
+    if kind not in KINDS:
+        raise CmlBenchError(f"there is no kind of plug-in {kind!r}: {suggest(kind, KINDS)}")
+    found: dict[str, Entry] = {}
+    for entry in (*_built_in(KINDS[kind]), *_third_party(kind)):
+        if entry.name in found:
+            raise CmlBenchError(
+                f"two {kind} are named {entry.name!r} ({found[entry.name].target} and {entry.target}): rename one"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _built_in(package: str) -> list[Entry]:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    files = sorted(file for folder in spec.submodule_search_locations or () for file in Path(folder).glob("*.py"))
+    return [entry for file in files if (entry := _parse(file, package)) is not None]
+
+
+def _parse(file: Path, package: str) -> Entry | None:
+    """Return the plug-in of a file: its class with a ``meta``, or None for a file that is no plug-in."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for statement in node.body:
+            is_meta = isinstance(statement, ast.Assign) and any(
+                isinstance(target, ast.Name) and target.id == "meta" for target in statement.targets
+            )
+            if is_meta:
+                summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+                return Entry(file.stem, f"{package}.{file.stem}:{node.name}", summary, "built-in")
+    return None
+
+
+def _third_party(kind: str) -> list[Entry]:
+    return [
+        Entry(point.name, point.value, "", point.dist.name if point.dist else "entry point")
+        for point in entry_points(group=f"cml_bench.{kind}")
+    ]
+
+
+def load(kind: str, name: str) -> Any:
+    """Return the class (or factory) behind a name, ``pkg.module:Class`` or ``./file.py:Class``.
+
+    Raises:
+        CmlBenchError: If nothing bears the name (the nearest is suggested) or the file or class is missing.
+    """
+    if ":" in name:
+        return _load_target(name)
+    known = entries(kind)
+    entry = known.get(name.replace("-", "_"))
+    if entry is None:
+        singular = {"strategies": "strategy", "criteria": "criterion"}.get(kind, kind.removesuffix("s"))
+        raise CmlBenchError(f"there is no {singular} {name!r}: {suggest(name, known)}")
+    return _load_target(entry.target)
+
+
+def _load_target(target: str) -> Any:
+    where, _, attribute = target.rpartition(":")
+    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise CmlBenchError(f"{where} has no {attribute!r}: {suggest(attribute, public)}")
+    return getattr(module, attribute)
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise CmlBenchError(f"module {name!r} cannot be found: give an installed module or ./file.py:Class") from None
+        raise
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise CmlBenchError(f"{path} does not exist: give the path of a Python file, as ./file.py:Class")
+    # Named after path and content: an edited file is a new module, and dataclasses find theirs in sys.modules.
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"cml_bench_plugin_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def file_digest(name: str) -> str | None:
+    """Return the sha256 of the file behind ``./file.py:Class``, None for any other name: part of a job's identity."""
+    where, _, attribute = name.rpartition(":")
+    path = Path(where)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if attribute and where.endswith(".py") and path.is_file() else None

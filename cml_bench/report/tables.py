@@ -1,0 +1,206 @@
+"""Comparison tables: one a benchmark configuration, one row a method, mean and deviation over jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.report.collect import JOB_COLUMNS
+
+DEFAULT_METRICS: Final = (
+    "last_map",
+    "avg_map",
+    "last_cf1_macro@0.5",
+    "last_cf1_harmonic@0.5",
+    "last_of1@0.5",
+    "forgetting",
+)
+"""Both definitions of class F1 stand side by side, because papers print either under the same name."""
+
+_AT_THRESHOLD = re.compile(r"(?P<span>last_|avg_)?(?P<name>[a-z0-9_]+)@(?P<threshold>0?\.\d+)")
+_CONFIGURATION = ["benchmark", "version", "benchmark_options", "training"]
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """The methods of one benchmark configuration: same benchmark, version, options and training.
+
+    Attributes:
+        benchmark: Name.
+        version: Version, or None if no job got far enough to tell.
+        benchmark_options: Canonical JSON.
+        training: Canonical JSON.
+        heading: One line that tells the configuration from others.
+        metrics: Metric names in column order.
+        rows: One row a method, best ``last_map`` first. Columns ``method`` (canonical spec), ``method_title``,
+            ``head``, ``loss``, ``replay_labels``, ``n`` (jobs averaged), ``n_expected`` (most class orders x seeds
+            that any method here has), ``failed``, ``duplicates``, ``missing_images`` (most in any job), ``notes``;
+            and for each metric and for ``seconds`` ``<name>_mean``, ``<name>_std`` (sample deviation, NaN for one
+            job), ``<name>_n`` (jobs that define it).
+    """
+
+    benchmark: str
+    version: str | None
+    benchmark_options: str
+    training: str
+    heading: str
+    metrics: tuple[str, ...]
+    rows: pd.DataFrame
+
+    @property
+    def complete(self) -> pd.Series[bool]:
+        """Whether a row averages as many jobs as the best-covered method; only such rows compete for the best."""
+        return (self.rows["n"] > 0) & (self.rows["n"] == self.rows["n_expected"])
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """All benchmark configurations of a results folder, and the files that could not be read.
+
+    Attributes:
+        benchmarks: One table a configuration.
+        unreadable: ``path: reason`` for each file that is no result.
+    """
+
+    benchmarks: tuple[BenchmarkTable, ...]
+    unreadable: tuple[str, ...]
+
+
+def compare(frame: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS) -> ComparisonTable:
+    """Average the jobs of each method on each benchmark configuration.
+
+    A job that was run twice (same configuration, method, class order and seed) counts once. Failed jobs are counted
+    and never averaged.
+
+    Args:
+        frame: What ``collect`` returned, or some of its rows.
+        metrics: Keys of the metrics summary; a decision metric at a threshold that was not stored
+            (``last_cf1_macro@0.6``; ``cf1_macro@0.6`` for short) is computed from the predictions beside the result.
+
+    Raises:
+        CmlBenchError: If a metric is unknown, or predictions that are needed cannot be read.
+    """
+    unreadable = frame[frame["status"] == "unreadable"]
+    jobs = _with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True))
+    names = tuple(_full_name(metric) for metric in metrics)
+    for name in names:
+        jobs[name] = _values(jobs, name)
+    benchmarks = [
+        _benchmark_table(configuration, group, names)
+        for configuration, group in jobs.groupby(_CONFIGURATION, dropna=False, sort=True)
+    ]
+    lines = [f"{row.path}: {row.error}" for row in unreadable.itertuples()]
+    return ComparisonTable(tuple(benchmarks), tuple(lines))
+
+
+def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Put jobs that failed before the benchmark told its version beside the others, if there is one version only."""
+    told = jobs.groupby(["benchmark", "benchmark_options", "training"])["version"]
+    return jobs.assign(version=jobs["version"].where(told.transform("nunique") != 1, told.transform("first")))
+
+
+def _full_name(metric: str) -> str:
+    """Return the summary key that a metric name means; a bare decision metric is that after the last experience."""
+    match = _AT_THRESHOLD.fullmatch(metric)
+    if match is None:
+        return metric
+    return f"{match['span'] or 'last_'}{match['name']}@{float(match['threshold']):g}"
+
+
+def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
+    """Return a metric of each job: as stored, else computed; NaN for failed jobs."""
+    known = [column for column in jobs.columns if column not in JOB_COLUMNS]
+    values = jobs[name] if name in known else pd.Series(float("nan"), index=jobs.index)
+    done = jobs["status"] == "ok"
+    match = _AT_THRESHOLD.fullmatch(name)
+    if match is not None:
+        absent = done & values.isna()
+        computed = [_from_predictions(Path(path), name, match) for path in jobs.loc[absent, "path"]]
+        return values.where(~absent, pd.Series(computed, index=jobs.index[absent], dtype="float64"))
+    if name not in known and done.any():
+        raise CmlBenchError(f"metric {name!r} is in no result; {suggest(name, known)}")
+    return values
+
+
+def _from_predictions(path: Path, name: str, match: re.Match[str]) -> float:
+    # Imported here because it costs a second and is needed only for thresholds that no run has stored.
+    from cml_bench.metrics.decisions import DECISION_METRICS
+    from cml_bench.metrics.evaluate import decide, summarize
+    from cml_bench.metrics.predictions import Predictions
+
+    if match["name"] not in DECISION_METRICS:
+        raise CmlBenchError(f"metric {name!r} is unknown; {suggest(match['name'], DECISION_METRICS)}")
+    predictions = Predictions.load(path.with_suffix(".npz"))
+    return summarize(decide(predictions, [float(match["threshold"])]))[name]
+
+
+def _benchmark_table(configuration: Any, jobs: pd.DataFrame, metrics: tuple[str, ...]) -> BenchmarkTable:
+    benchmark, version, benchmark_options, training = (None if pd.isna(part) else str(part) for part in configuration)
+    done = jobs[jobs["status"] == "ok"].drop_duplicates(["method", "class_order", "seed"], keep="last")
+    expected = int(done.groupby("method").size().max()) if len(done) else 0
+    rows = pd.DataFrame([_row(str(method), group, done, metrics) for method, group in jobs.groupby("method")])
+    rows["n_expected"] = expected
+    rows["notes"] = [_notes(row, metrics) for row in rows.to_dict("records")]
+    rows = rows.sort_values(["order", "method"], ascending=[False, True], na_position="last").drop(columns="order")
+    title = next((str(title) for title in jobs["title"].dropna()), str(benchmark))
+    protocol = next((str(protocol) for protocol in jobs["protocol"].dropna() if protocol not in title), "")
+    settings = {"version": version, "options": benchmark_options, "training": training}
+    told = [f"{name} {value}" for name, value in settings.items() if value not in (None, "{}")]
+    heading = ", ".join(filter(None, (title, protocol, *told)))
+    return BenchmarkTable(
+        benchmark=str(benchmark),
+        version=version,
+        benchmark_options=str(benchmark_options),
+        training=str(training),
+        heading=heading,
+        metrics=metrics,
+        rows=rows.reset_index(drop=True),
+    )
+
+
+def _row(method: str, jobs: pd.DataFrame, all_done: pd.DataFrame, metrics: tuple[str, ...]) -> dict[str, Any]:
+    done = all_done[all_done["method"] == method]
+    row: dict[str, Any] = {
+        "method": method,
+        **{name: next(iter(jobs[name].dropna()), None) for name in ("method_title", "head", "loss", "replay_labels")},
+        "n": len(done),
+        "n_expected": 0,
+        "failed": int((jobs["status"] == "failed").sum()),
+        "duplicates": int((jobs["status"] == "ok").sum()) - len(done),
+        "missing_images": int(jobs["missing_images"].max()),
+        "order": done["last_map"].mean() if "last_map" in done else done[metrics[0]].mean(),
+    }
+    for name in (*metrics, "seconds"):
+        row |= {
+            f"{name}_mean": done[name].mean(),
+            f"{name}_std": done[name].std(ddof=1),
+            f"{name}_n": done[name].count(),
+        }
+    return row
+
+
+def _notes(row: dict[Any, Any], metrics: tuple[str, ...]) -> str:
+    """Say beside the numbers everything that is missing behind them."""
+    notes = []
+    if row["n"] < row["n_expected"]:
+        notes.append(f"incomplete: {row['n']} of {row['n_expected']} jobs")
+    if row["failed"]:
+        notes.append(f"{row['failed']} failed")
+    if row["duplicates"]:
+        notes.append(f"{row['duplicates']} run twice, counted once")
+    if row["missing_images"]:
+        notes.append(f"{row['missing_images']} images missing")
+    if row["replay_labels"] == "oracle":
+        notes.append("replays oracle labels")
+    notes += [
+        f"{name} undefined in {row['n'] - row[f'{name}_n']} of {row['n']} jobs"
+        for name in metrics
+        if row[f"{name}_n"] < row["n"]
+    ]
+    return "; ".join(notes)

@@ -1,0 +1,123 @@
+"""The benchmark contract: a source and a protocol, declared in one short file."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from cml_bench.data.inputs import Inputs
+from cml_bench.data.source import Source
+from cml_bench.errors import CmlBenchError
+from cml_bench.streams.builder import (
+    Annotation,
+    Assignment,
+    MultiLabelScenario,
+    TestRule,
+    label_incremental_benchmark,
+)
+from cml_bench.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class BenchmarkMeta:
+    """What is declared of a benchmark.
+
+    Attributes:
+        name: File stem and registry name.
+        title: How tables call it.
+        version: Counts up when the definition changes; results of different versions never share a table row.
+        source: Name of the data set.
+        licence: Terms of the data.
+        methods: Methods that run when the user names none.
+        reference: Where the protocol was published.
+    """
+
+    name: str
+    title: str
+    version: int
+    source: str
+    licence: str
+    methods: tuple[str, ...]
+    reference: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(ABC):
+    """A source and a protocol. Every field is an option of the command line.
+
+    See ``label_incremental_benchmark`` for what the protocol fields mean.
+
+    Attributes:
+        class_order: Order in which labels arrive.
+        base: Labels of the first experience; 0 for as many as later ones.
+        increment: Labels of each later experience.
+        experiences: Explicit label lists, in place of the three above.
+        assignment: ``overlap`` or ``disjoint``.
+        annotation: ``current``, ``seen`` or ``all``.
+        test: ``seen_images``, ``all_images`` or ``per_experience``.
+        validation: Fraction of training images held out.
+        evaluate_on: ``test``, or ``valid`` for choosing hyper-parameters without a look at the test set.
+        online_chunk: Single pass in chunks of this many images.
+        stream_seed: Draws the disjoint assignment and the held-out images; the same for every seed of a sweep.
+    """
+
+    class_order: str = "published"
+    base: int = 0
+    increment: int = 1
+    experiences: tuple[tuple[str, ...], ...] | None = None
+    assignment: Assignment = "overlap"
+    annotation: Annotation = "current"
+    test: TestRule = "seen_images"
+    validation: float = 0.0
+    evaluate_on: Literal["test", "valid"] = "test"
+    online_chunk: int | None = None
+    stream_seed: int = 0
+
+    meta: ClassVar[BenchmarkMeta]
+    training: ClassVar[TrainingConfig]
+
+    def __post_init__(self) -> None:
+        """Refuse an evaluation on images that are not held out."""
+        if self.evaluate_on == "valid" and not self.validation:
+            raise CmlBenchError("evaluate_on=valid needs held-out images: set validation=0.2, say")
+
+    @abstractmethod
+    def sources(self) -> tuple[Source, Source]:
+        """Return the training and the test source."""
+
+    def build(
+        self,
+        *,
+        class_order: str | Sequence[str] | None = None,
+        train_inputs: Inputs | None = None,
+        test_inputs: Inputs | None = None,
+    ) -> MultiLabelScenario:
+        """Return the Avalanche scenario; ``class_order`` overrides the benchmark's own."""
+        train, test = load_sources(self)
+        if class_order is not None and self.experiences is not None:
+            raise CmlBenchError(f"class order {class_order!r} contradicts the explicit label lists: give one of the two")
+        return label_incremental_benchmark(
+            train,
+            test,
+            class_order=class_order if class_order is not None else self.class_order,
+            base=self.base,
+            increment=self.increment,
+            experiences=self.experiences,
+            assignment=self.assignment,
+            annotation=self.annotation,
+            test=self.test,
+            validation=self.validation,
+            online_chunk=self.online_chunk,
+            seed=self.stream_seed,
+            train_inputs=train_inputs,
+            test_inputs=test_inputs,
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def load_sources(benchmark: Benchmark) -> tuple[Source, Source]:
+    """Return a benchmark's sources, read once for all jobs of a sweep."""
+    return benchmark.sources()

@@ -1,0 +1,57 @@
+"""What a run costs: seconds and peak memory, by phase."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+_MIB = 1024.0
+
+
+class CostMeter:
+    """Adds up wall-clock seconds and keeps the peak memory of named phases.
+
+    Attributes:
+        seconds: Phase to seconds.
+        peak_memory_mb: Phase to MiB: the resident set of the process; on a GPU also ``<phase>_gpu``, torch's peak.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak_memory_mb: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure one stretch of a phase."""
+        _reset_peaks()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._keep(name, _peak_resident_mb())
+            if torch.cuda.is_available():
+                self._keep(f"{name}_gpu", torch.cuda.max_memory_allocated() / _MIB**2)
+
+    def _keep(self, name: str, value: float) -> None:
+        self.peak_memory_mb[name] = max(value, self.peak_memory_mb.get(name, 0.0))
+
+
+def _reset_peaks() -> None:
+    # Linux resets the high-water mark of a process that writes 5 here; elsewhere the peak is that of the whole process.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_resident_mb() -> float:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / _MIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB

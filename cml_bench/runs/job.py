@@ -1,0 +1,106 @@
+"""Jobs: frozen plain data that determine a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cml_bench
+from cml_bench.errors import CmlBenchError
+from cml_bench.options import Pairs, parse_pairs
+from cml_bench.registry import file_digest
+from cml_bench.runs.method import parse_method
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of a sweep: (benchmark, method, class order, seed) with its options.
+
+    Attributes:
+        benchmark: Benchmark name or path.
+        method: Canonical method specification.
+        class_order: ``"default"`` for the benchmark's own, or any order that the stream builder knows.
+        seed: Seed of everything random in the run.
+        options: Options of the benchmark and training settings, as typed.
+    """
+
+    benchmark: str
+    method: str
+    class_order: str = "default"
+    seed: int = 0
+    options: Pairs = ()
+
+    @property
+    def key(self) -> str:
+        """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
+        identity = {
+            "job": dataclasses.asdict(self),
+            "version": cml_bench.__version__,
+            "files": [file_digest(self.benchmark), file_digest(parse_method(self.method).strategy)],
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def slug(self) -> str:
+        """Path of the result below the results folder, without suffix; readable, unique by the key."""
+        parts = (_plain(self.method)[:80], _plain(self.class_order)[:40], f"seed{self.seed}", self.key)
+        return f"{_plain(self.benchmark)}/{'__'.join(parts)}"
+
+
+def make_jobs(
+    benchmarks: Iterable[str],
+    methods: Iterable[str],
+    class_orders: Iterable[str],
+    seeds: Iterable[int],
+    options: Iterable[str] = (),
+) -> list[Job]:
+    """Return the product benchmarks x methods x class orders x seeds, seeds slowest: a table fills evenly.
+
+    Args:
+        benchmarks: Names or paths.
+        methods: Method specifications.
+        class_orders: Orders; see ``parse_class_orders``.
+        seeds: Seeds; see ``parse_seeds``.
+        options: ``key=value`` options of benchmark and training.
+    """
+    specs = [parse_method(method).spec for method in methods]
+    repeated = [spec for spec in specs if specs.count(spec) > 1]
+    if repeated:
+        raise CmlBenchError(f"method {repeated[0]!r} is listed twice: list it once")
+    pairs = parse_pairs(options)
+    orders, names = list(class_orders), list(benchmarks)
+    return [
+        Job(benchmark=name, method=spec, class_order=order, seed=seed, options=pairs)
+        for seed in seeds
+        for order in orders
+        for name in names
+        for spec in specs
+    ]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Parse ``"3"`` (seeds 0, 1, 2) or ``"0,4,7"``."""
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise CmlBenchError(f"seeds {text!r} cannot be read: write a count, as 3, or a list, as 0,4,7") from None
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and "," not in text and numbers[0] < 1):
+        raise CmlBenchError(f"seeds {text!r} name no run: write a count of at least 1, or a list, as 0,4,7")
+    return numbers if "," in text else list(range(numbers[0]))
+
+
+def parse_class_orders(text: str) -> list[str]:
+    """Parse ``"3"`` (the benchmark's own order and random:1, random:2) or a list, as ``"default,frequency,random:5"``."""
+    if text.isdigit():
+        if int(text) < 1:
+            raise CmlBenchError(f"class orders {text!r} name no run: write a count of at least 1, or a list of orders")
+        return ["default", *(f"random:{i}" for i in range(1, int(text)))]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("_.") or "_"

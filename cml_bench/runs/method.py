@@ -1,0 +1,71 @@
+"""Methods: a strategy with a head, a criterion and options, as one line of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.options import Pairs, parse_pairs, split_words
+
+
+@dataclass(frozen=True)
+class Method:
+    """A parsed method specification, one row of a result table.
+
+    Attributes:
+        strategy: Strategy name or path.
+        head: Head name; None for the strategy's own.
+        loss: Criterion name; None for the strategy's own.
+        head_options: Options written ``head.NAME=VALUE``.
+        loss_options: Options written ``loss.NAME=VALUE``.
+        options: All others: the strategy's own, or training settings.
+    """
+
+    strategy: str
+    head: str | None
+    loss: str | None
+    head_options: Pairs
+    loss_options: Pairs
+    options: Pairs
+
+    @property
+    def spec(self) -> str:
+        """The canonical text: name first, then head, loss and options in alphabetical order."""
+        pairs = [("head", self.head), ("loss", self.loss)]
+        pairs += [(f"head.{key}", value) for key, value in self.head_options]
+        pairs += [(f"loss.{key}", value) for key, value in self.loss_options]
+        pairs += list(self.options)
+        return " ".join([self.strategy, *(f"{key}={_quoted(value)}" for key, value in pairs if value is not None)])
+
+
+def parse_method(spec: str) -> Method:
+    """Parse ``"er head=dlfl loss=asl memory_size=500 head.steps=2"``.
+
+    Raises:
+        CmlBenchError: If the text is empty or a word is no ``key=value``.
+    """
+    words = split_words(spec)
+    if not words or "=" in words[0]:
+        raise CmlBenchError(f"method {spec!r} names no strategy: begin with its name, as in 'er memory_size=500'")
+    own: dict[str, str] = {}
+    nested: dict[str, dict[str, str]] = {"head": {}, "loss": {}}
+    for key, value in parse_pairs(words[1:]):
+        part, dot, option = key.partition(".")
+        if dot and part in nested:
+            nested[part][option] = value
+        else:
+            own[key] = value
+    name = words[0] if ":" in words[0] else words[0].replace("-", "_")
+    head, loss = own.pop("head", None), own.pop("loss", None)
+    return Method(
+        strategy=name,
+        head=head and head.replace("-", "_"),
+        loss=loss and loss.replace("-", "_"),
+        head_options=tuple(sorted(nested["head"].items())),
+        loss_options=tuple(sorted(nested["loss"].items())),
+        options=tuple(sorted(own.items())),
+    )
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if any(letter.isspace() for letter in value) else value

@@ -1,0 +1,29 @@
+"""Tells how far a job has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+
+from cml_bench.runs.events import Event, Report
+
+
+class EpochReporter(SupervisedPlugin):
+    """Reports the end of every epoch, of any Avalanche strategy."""
+
+    def __init__(self, report: Report, job: int, n_experiences: int) -> None:
+        super().__init__()
+        self.report = report
+        self.job = job
+        self.n_experiences = n_experiences
+        self.experience = 0
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Report one epoch."""
+        epoch = strategy.clock.train_exp_epochs + 1
+        fraction = (self.experience + epoch / strategy.train_epochs) / self.n_experiences
+        loss = getattr(strategy, "epoch_loss", None)
+        self.report(
+            Event(self.job, "epoch", experience=self.experience, epoch=epoch, loss=loss, fraction=min(1.0, fraction))
+        )

@@ -1,0 +1,46 @@
+"""Result files: one JSON and one predictions file a job."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.runs.job import Job
+
+SCHEMA_VERSION = 1
+
+
+def result_path(results: Path, job: Job) -> Path:
+    """Return where a job's JSON lies; its predictions lie beside it, with suffix ``.npz``."""
+    # with_suffix would take a dot inside the name for a suffix.
+    path = results / job.slug
+    return path.with_name(f"{path.name}.json")
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a result aside and put it in place in one step, so that a reader never sees half of it.
+
+    Raises:
+        CmlBenchError: If the disk is full or the folder cannot be written.
+    """
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CmlBenchError(f"result {path} cannot be written ({error.strerror}): free space or name another --results") from None
+
+
+def is_done(results: Path, job: Job) -> bool:
+    """Return whether a job has a complete result; a failed or unreadable one does not count and runs again."""
+    path = result_path(results, job)
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(status == "ok" and path.with_suffix(".npz").is_file())

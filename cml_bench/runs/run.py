@@ -1,0 +1,259 @@
+"""One job, one result."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import DatasetExperience
+from avalanche.training.templates.base_sgd import BaseSGDTemplate
+
+from cml_bench.data.source import Source
+from cml_bench.errors import CmlBenchError
+from cml_bench.metrics.evaluate import evaluate
+from cml_bench.metrics.predictions import Predictions
+from cml_bench.runs.benchmark import Benchmark, load_sources
+from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.environment import environment
+from cml_bench.runs.events import Event, Report
+from cml_bench.runs.isolation import isolated
+from cml_bench.runs.job import Job
+from cml_bench.runs.progress import EpochReporter
+from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result
+from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_learner, make_model, plan, stream_order
+from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.timeline import ends_experience
+from cml_bench.training.context import RunContext
+from cml_bench.training.recorder import LogitRecorder
+from cml_bench.training.strategy import Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a finished job made: the JSON-ready result and the predictions it was computed from."""
+
+    result: dict[str, Any]
+    predictions: Predictions
+
+
+def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) -> Run:
+    """Train and evaluate one job; writes nothing.
+
+    (code version, job, thread count) determines the predictions bit for bit on CPU; the process's global generators
+    and thread count are left as they were.
+
+    Args:
+        job: What to run.
+        index: The job's number in its sweep, passed on to ``report``.
+        report: Called with signs of life.
+
+    Raises:
+        CmlBenchError: If the input is bad or the loss diverges.
+    """
+    report(Event(index, "start"))
+    resolved = plan(job)
+    meter = CostMeter()
+    with isolated(job.seed, resolved.training.threads), warnings.catch_warnings():
+        # Avalanche and torch warn of what is not ours to change; what matters to users raises.
+        warnings.simplefilter("ignore")
+        with meter.phase("data"):
+            sources = load_sources(resolved.benchmark)
+            backbone = make_backbone(resolved, sources)
+            inputs = make_inputs(
+                resolved, backbone, sources, job.seed, lambda message: report(Event(index, "phase", message))
+            )
+            scenario = resolved.benchmark.build(
+                class_order=stream_order(job), train_inputs=inputs[0], test_inputs=inputs[1]
+            )
+        model = make_model(resolved, backbone).to(resolved.training.device)
+        run = RunContext(
+            seed=job.seed,
+            training=resolved.training,
+            model=model,
+            criterion=resolved.criterion(**resolved.criterion_options).to(resolved.training.device),
+            oracle=scenario.oracle,
+        )
+        predictions = _learn(resolved, run, scenario, meter, index, report)
+        with meter.phase("metrics"):
+            metrics = evaluate(predictions)
+    report(Event(index, "done", fraction=1.0))
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "key": job.key,
+        "status": "ok",
+        "error": None,
+        "job": _job_record(job, resolved),
+        "benchmark": _benchmark_record(resolved.benchmark, scenario),
+        "method": resolved.describe(),
+        "metrics": metrics,
+        "cost": {"seconds": meter.seconds, "peak_memory_mb": meter.peak_memory_mb, "parameters": _count(model)},
+        "data": {
+            "splits": {name: _data_record(part.source) for name, part in scenario.splits.items()},
+            "missing": [name for source in sources for name in source.missing],
+        },
+        "backbone": backbone.record,
+        "environment": environment(resolved.training.device),
+    }
+    return Run(result, predictions)
+
+
+def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = lambda event: None) -> dict[str, Any]:
+    """Run a job and write its files; a failure is a result too, with its sentence.
+
+    Returns:
+        The result as written.
+    """
+    path = result_path(results, job)
+    try:
+        made = run_job(job, index=index, report=report)
+        made.predictions.save(path.with_suffix(".npz"))
+        result = made.result
+    except Exception as error:
+        expected = isinstance(error, CmlBenchError)
+        sentence = str(error) if expected else f"{type(error).__name__}: {error}"
+        result = {
+            "schema_version": SCHEMA_VERSION,
+            "key": job.key,
+            "status": "failed",
+            "error": sentence,
+            "traceback": None if expected else traceback.format_exc(),
+            "job": _job_record(job, None),
+        }
+        report(Event(index, "failed", sentence))
+    write_result(path, result)
+    return result
+
+
+def _learn(
+    resolved: Plan,
+    run: RunContext,
+    scenario: MultiLabelScenario,
+    meter: CostMeter,
+    index: int,
+    report: Report,
+) -> Predictions:
+    """Train on the stream and record the logits of the evaluation images after each experience."""
+    groups = _experiences(scenario)
+    first = next(groups)
+    # The optimiser needs a parameter to start with, and a linear head without labels has none.
+    run.model.train()
+    run.model.adaptation(first[0])
+    recorder = LogitRecorder()
+    reporter = EpochReporter(report, index, len(scenario.n_seen))
+    learner = make_learner(resolved, run, [recorder, reporter])
+    groups = _chain(first, groups)
+    curriculum = resolved.learner.curriculum(groups, run) if isinstance(resolved.learner, Strategy) else groups
+    logits = []
+    for t, chunks in enumerate(curriculum):
+        reporter.experience = t
+        with meter.phase("training"):
+            for experience in chunks:
+                learner.train(experience, eval_streams=[])
+        with meter.phase("evaluation"):
+            logits.append(_predict(learner, recorder, scenario, resolved.benchmark.evaluate_on, t))
+    if len(logits) != len(scenario.n_seen):
+        raise CmlBenchError(
+            f"strategy {resolved.method.strategy} yielded {len(logits)} items for {len(scenario.n_seen)} experiences: "
+            "its curriculum must yield one for each"
+        )
+    return _predictions(scenario, resolved.benchmark.evaluate_on, logits)
+
+
+def _experiences(scenario: MultiLabelScenario) -> Iterator[Sequence[DatasetExperience]]:
+    """Yield each experience as the sequence of its chunks (one, unless the stream is online)."""
+    chunks: list[DatasetExperience] = []
+    for experience in scenario.train_stream:
+        chunks.append(experience)
+        if ends_experience(experience):
+            yield chunks
+            chunks = []
+
+
+def _chain(
+    first: Sequence[DatasetExperience], rest: Iterable[Sequence[DatasetExperience]]
+) -> Iterator[Sequence[DatasetExperience]]:
+    yield first
+    yield from rest
+
+
+def _predict(
+    learner: BaseSGDTemplate[Any, Any, Any],
+    recorder: LogitRecorder,
+    scenario: MultiLabelScenario,
+    split: str,
+    experience: int,
+) -> np.ndarray[Any, np.dtype[np.float16]]:
+    learner.eval([scenario.evaluation_experience(experience, split)])
+    ids, logits = recorder.result()
+    width = scenario.n_seen[experience]
+    if logits.shape[1] < width:
+        raise CmlBenchError(f"the model gives {logits.shape[1]} logits but {width} labels have been seen: its head must grow")
+    if not bool(torch.isfinite(logits).all()):
+        raise CmlBenchError(f"predictions after experience {experience} are not finite: lower the learning rate")
+    # Ids ascend in the evaluation set; a strategy may have shuffled. float16 ends at 65504.
+    ordered = logits[ids.argsort(), :width].clamp(-60000, 60000)
+    return ordered.to(torch.float16).numpy()
+
+
+def _predictions(
+    scenario: MultiLabelScenario, split: str, logits: list[np.ndarray[Any, np.dtype[np.float16]]]
+) -> Predictions:
+    part = scenario.splits[split]
+    rows = part.rows
+    return Predictions(
+        label_names=scenario.label_names,
+        sample_ids=part.source.ids[rows],
+        truth=part.truth[rows],
+        n_seen=scenario.n_seen,
+        test_rule=scenario.test_rule,
+        test_images=np.stack([np.isin(rows, experience) for experience in part.experiences]),
+        logits=tuple(logits),
+    )
+
+
+def _job_record(job: Job, resolved: Plan | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "benchmark": job.benchmark,
+        "benchmark_options": dict(job.options),
+        "method": job.method,
+        "class_order": job.class_order,
+        "seed": job.seed,
+    }
+    if resolved is not None:
+        record["resolved"] = {
+            "benchmark": dataclasses.asdict(resolved.benchmark),
+            "training": dataclasses.asdict(resolved.training),
+        }
+    return record
+
+
+def _benchmark_record(benchmark: Benchmark, scenario: MultiLabelScenario) -> dict[str, Any]:
+    meta = benchmark.meta
+    return {
+        "name": meta.name,
+        "title": meta.title,
+        "version": meta.version,
+        "protocol": scenario.protocol,
+        "label_names": list(scenario.label_names),
+        "n_seen": list(scenario.n_seen),
+        "images_per_experience": [len(rows) for rows in scenario.splits["train"].experiences],
+        "unassigned_images": scenario.unassigned,
+    }
+
+
+def _data_record(source: Source) -> dict[str, Any]:
+    return {"name": source.name, "fingerprint": source.fingerprint, "counts": source.counts}
+
+
+def _count(model: torch.nn.Module) -> dict[str, int]:
+    parameters = list(model.parameters())
+    return {
+        "total": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }

@@ -1,0 +1,264 @@
+"""From a job's text to live objects: benchmark, settings, model, inputs, criterion, learner."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates.base_sgd import BaseSGDTemplate
+
+from cml_bench.data.cache import default_cache_dir
+from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
+from cml_bench.data.source import Source
+from cml_bench.errors import CmlBenchError
+from cml_bench.losses.criterion import Criterion
+from cml_bench.models.backbones import Backbone, build_backbone
+from cml_bench.models.features import extract_features
+from cml_bench.models.heads.head import Head
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.preprocess import EvalTransform, TrainTransform
+from cml_bench.options import Pairs, convert
+from cml_bench.registry import load
+from cml_bench.runs.benchmark import Benchmark
+from cml_bench.runs.job import Job
+from cml_bench.runs.method import Method, parse_method
+from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
+from cml_bench.training.context import RunContext, private_generator
+from cml_bench.training.schedule import SchedulePlugin
+from cml_bench.training.strategy import Strategy
+from cml_bench.training.template import MultiLabelTemplate
+
+_IN_MEMORY_BYTES = 512 * 2**20
+_SUPPLIED = ("self", "model", "optimizer", "criterion", "device", "plugins", "evaluator", "train_mb_size")
+_SUPPLIED += ("train_epochs", "eval_mb_size", "eval_every", "peval_mode")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job resolved: every option typed and checked, nothing built yet.
+
+    Attributes:
+        benchmark: The benchmark with its options.
+        training: Training settings: the benchmark's, then the job's, then the method's.
+        method: The parsed method.
+        learner: Strategy instance, or a plain Avalanche strategy, plugin or factory with ``learner_options``.
+        learner_options: Typed options of a plain Avalanche learner.
+        head: Head class.
+        head_options: Typed options.
+        criterion: Criterion class.
+        criterion_options: Typed options.
+    """
+
+    benchmark: Benchmark
+    training: TrainingConfig
+    method: Method
+    learner: Any
+    learner_options: dict[str, Any]
+    head: type[Head]
+    head_options: dict[str, Any]
+    criterion: type[Criterion]
+    criterion_options: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what tables show of the method and what a rerun needs to know."""
+        is_strategy = isinstance(self.learner, Strategy)
+        options = dataclasses.asdict(self.learner) if is_strategy else self.learner_options
+        loss = self.criterion(**self.criterion_options)
+        return {
+            "title": self.learner.meta.title if is_strategy else self.learner.__name__,
+            "family": self.learner.meta.family if is_strategy else "avalanche",
+            "head": self.head.meta.name,
+            "head_options": self.head_options,
+            "loss": getattr(loss, "title", self.criterion.meta.title),
+            "loss_options": self.criterion_options,
+            "options": options,
+            "replay_labels": options.get("relabel"),
+        }
+
+
+def plan(job: Job) -> Plan:
+    """Resolve a job.
+
+    Raises:
+        CmlBenchError: If a name or option is unknown or contradicts another.
+    """
+    kind = load("benchmarks", job.benchmark)
+    if not (inspect.isclass(kind) and issubclass(kind, Benchmark)):
+        raise CmlBenchError(f"{job.benchmark!r} is no benchmark: give a subclass of cml_bench.Benchmark")
+    shared, own = _split(job.options)
+    owner = f"benchmark {job.benchmark}"
+    # A misspelt key belongs to neither side; the benchmark's complaint suggests from both.
+    benchmark = kind(**convert(kind, own, owner=owner))
+    method = parse_method(job.method)
+    overrides, strategy_options = _split(method.options)
+    training = _training(kind.training, {**shared, **overrides})
+    if benchmark.online_chunk and (training.epochs, training.schedule) != (1, "constant"):
+        raise CmlBenchError(
+            f"online_chunk is a single pass of unknown length but epochs={training.epochs}, "
+            f"schedule={training.schedule}: set epochs=1 schedule=constant"
+        )
+    learner, learner_options = _learner(method.strategy, strategy_options)
+    meta = getattr(learner, "meta", None)
+    head = load("heads", method.head or (meta.head if meta else "linear"))
+    criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
+    return Plan(
+        benchmark=benchmark,
+        training=training,
+        method=method,
+        learner=learner,
+        learner_options=learner_options,
+        head=head,
+        head_options=convert(
+            head, dict(method.head_options), owner=f"head {head.meta.name}", skip=("self", "in_features")
+        ),
+        criterion=criterion,
+        criterion_options=convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}"),
+    )
+
+
+def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:
+    """Split options into training settings and the rest."""
+    shared = {key: value for key, value in options if key in TRAINING_KEYS}
+    return shared, {key: value for key, value in options if key not in TRAINING_KEYS}
+
+
+def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConfig:
+    typed = convert(TrainingConfig, options, owner="training")
+    return dataclasses.replace(defaults, **typed)
+
+
+def _learner(name: str, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
+    target = load("strategies", name)
+    owner = f"strategy {name}"
+    if inspect.isclass(target) and issubclass(target, Strategy):
+        return target(**convert(target, options, owner=owner)), {}
+    is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
+    if not is_learner and not inspect.isfunction(target):
+        raise CmlBenchError(
+            f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"
+        )
+    return target, convert(target, options, owner=owner, skip=_SUPPLIED)
+
+
+def stream_order(job: Job) -> str | None:
+    """Return the class order to build the stream with; None for the benchmark's own."""
+    return None if job.class_order == "default" else job.class_order
+
+
+def make_backbone(plan: Plan, sources: tuple[Source, Source]) -> Backbone:
+    """Build the backbone; refuses weights that were trained on the data evaluated here."""
+    config = plan.training
+    return build_backbone(
+        config.backbone,
+        checkpoint=Path(config.checkpoint) if config.checkpoint else None,
+        pretrained_on=config.pretrained_on,
+        image_size=config.image_size,
+        evaluated_on=tuple({name for source in sources for name in source.pretraining_names}),
+        **dict(config.backbone_options),
+    )
+
+
+def make_inputs(
+    plan: Plan,
+    backbone: Backbone,
+    sources: tuple[Source, Source],
+    seed: int,
+    progress: Callable[[str], object],
+) -> tuple[Inputs, Inputs]:
+    """Return what the model reads of the training and the test images.
+
+    With a frozen backbone these are its features, from the cache; else images, kept in memory as tensors where they
+    are few, small and not augmented.
+    """
+    train, test = (_split_inputs(plan, backbone, source, seed, progress) for source in sources)
+    return train, test
+
+
+def _split_inputs(
+    plan: Plan, backbone: Backbone, source: Source, seed: int, progress: Callable[[str], object]
+) -> Inputs:
+    config = plan.training
+    if config.frozen:
+        return TensorInputs(
+            extract_features(
+                backbone,
+                source,
+                kind=plan.head.meta.features,
+                device=config.device,
+                cache_dir=default_cache_dir(),
+                progress=lambda done: progress(f"features of {source.split} images {done}/{len(source)}"),
+                workers=config.num_workers,
+            )
+        )
+    evaluation = EvalTransform(backbone.image_size, backbone.mean, backbone.std)
+    training = None
+    if config.augment and source.split == "train":
+        generator = private_generator(seed, "augmentation")
+        training = TrainTransform(backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip)
+    inputs = ImageInputs(source, evaluation, training, config.num_workers)
+    size = len(source) * 3 * backbone.image_size**2 * 4
+    if training is None and source.image_size is not None and size <= _IN_MEMORY_BYTES:
+        return TensorInputs(inputs.fetch(torch.arange(len(source)), training=False))
+    return inputs
+
+
+def make_model(plan: Plan, backbone: Backbone) -> MultiLabelModel:
+    """Return the model, its head still without labels. Cached features need no backbone in it."""
+    head = plan.head(backbone.out_features, **plan.head_options)
+    return MultiLabelModel(None if plan.training.frozen else backbone, head)
+
+
+def make_learner(
+    plan: Plan, run: RunContext, extra: list[SupervisedPlugin]
+) -> BaseSGDTemplate[Any, Any, Any]:
+    """Return the Avalanche strategy object that trains the model.
+
+    Args:
+        plan: The resolved job.
+        run: The run's context; its model has at least one label, so that the optimiser has parameters.
+        extra: The runner's own plugins (recording, progress).
+    """
+    config = run.training
+    common: dict[str, Any] = {
+        "model": run.model,
+        "optimizer": make_optimizer(config, run.model),
+        "criterion": run.criterion,
+        "train_mb_size": config.batch_size,
+        "train_epochs": config.epochs,
+        "eval_mb_size": 256,
+        "device": config.device,
+    }
+    own: list[SupervisedPlugin] = [SchedulePlugin(config.schedule, config.lr), *extra]
+    learner = plan.learner
+    if isinstance(learner, Strategy):
+        return MultiLabelTemplate(**common, plugins=[*learner.plugins(run), *own], generator=run.generator("batches"))
+    if inspect.isclass(learner) and issubclass(learner, SupervisedPlugin):
+        plugin = learner(**plan.learner_options)
+        return MultiLabelTemplate(**common, plugins=[plugin, *own], generator=run.generator("batches"))
+    common.update(plan.learner_options, plugins=own, evaluator=EvaluationPlugin(loggers=[]))
+    if inspect.isfunction(learner):
+        accepted = inspect.signature(learner).parameters
+        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+        common = common if takes_all else {name: value for name, value in common.items() if name in accepted}
+    made = learner(**common)
+    for plugin in own:
+        if plugin not in made.plugins:
+            # Before Avalanche's clock, which must stay last.
+            made.plugins.insert(0, plugin)
+    return made
+
+
+def make_optimizer(config: TrainingConfig, model: MultiLabelModel) -> torch.optim.Optimizer:
+    """Return the optimiser over all trainable parameters that the model has so far; growth adds the rest."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,0 +1,112 @@
+"""Sweeps: many jobs, of which only the missing ones run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.options import parse_pairs
+from cml_bench.runs.events import Report
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.results import is_done
+
+
+def missing_jobs(jobs: Sequence[Job], results: Path) -> list[Job]:
+    """Return the jobs that have no complete result yet; failed ones count as missing."""
+    return [job for job in jobs if not is_done(results, job)]
+
+
+def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: Report) -> None:
+    """Run jobs, several at once if there are cores for them.
+
+    Args:
+        jobs: What to run.
+        results: Results folder.
+        workers: Processes; 1 runs in this process, None takes one a core (or 1 where a GPU is used).
+        report: Called with the jobs' events.
+    """
+    if workers is None:
+        workers = 1 if any(_uses_gpu(job) for job in jobs) else len(os.sched_getaffinity(0))
+    workers = min(workers, len(jobs))
+    if workers > 1:
+        from cml_bench.runs.engines import processes
+
+        processes.execute(jobs, results, report, workers)
+    else:
+        from cml_bench.runs.engines import serial
+
+        serial.execute(jobs, results, report)
+
+
+def _uses_gpu(job: Job) -> bool:
+    return any(key == "device" and value != "cpu" for key, value in job.options)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A sweep as a YAML file declares it."""
+
+    title: str
+    jobs: tuple[Job, ...]
+
+
+_SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set")
+
+
+def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
+    """Read a suite file.
+
+    Keys: ``benchmarks`` and ``methods`` (lists), ``class_orders`` and ``seeds`` (a count or a list, default 1), ``set``
+    (options of benchmark and training), ``title``.
+
+    Args:
+        path: YAML file.
+        options: ``key=value`` options that win over those of the file (a data folder, say).
+
+    Raises:
+        CmlBenchError: If the file is missing, no YAML, or holds unknown or missing keys.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CmlBenchError(f"suite {path} cannot be read ({error.strerror}): give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise CmlBenchError(f"suite {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise CmlBenchError(f"suite {path} holds no keys: it needs benchmarks and methods")
+    for key in content:
+        if key not in _SUITE_KEYS:
+            raise CmlBenchError(f"suite {path} has no key {key!r}: {suggest(str(key), _SUITE_KEYS)}")
+    names, methods = (_strings(content, key, path) for key in ("benchmarks", "methods"))
+    given = dict(parse_pairs(options))
+    shared = {str(key): _text(value) for key, value in (content.get("set") or {}).items()}
+    jobs = make_jobs(
+        names,
+        methods,
+        parse_class_orders(_joined(content.get("class_orders", 1))),
+        parse_seeds(_joined(content.get("seeds", 1))),
+        [f"{key}={value}" for key, value in {**shared, **given}.items()],
+    )
+    return Suite(str(content.get("title", path.stem)), tuple(jobs))
+
+
+def _strings(content: dict[str, Any], key: str, path: Path) -> list[str]:
+    values = content.get(key)
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        raise CmlBenchError(f"suite {path} needs a list of names under {key!r}, not {values!r}")
+    return values
+
+
+def _joined(value: object) -> str:
+    # A list of one keeps its comma, or it would read as a count.
+    return ",".join(map(str, value)) + "," if isinstance(value, list) else str(value)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

@@ -1,0 +1,72 @@
+"""How a learner is trained: the settings that all methods of a table share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from cml_bench.errors import CmlBenchError, suggest
+
+Optimizer = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Backbone and optimisation settings, the same for every method of a table unless a method overrides them.
+
+    Attributes:
+        backbone: Any timm model name.
+        backbone_options: Keyword arguments for timm, as sorted ``(name, value)`` pairs.
+        checkpoint: Weights file of the backbone; None for random weights.
+        pretrained_on: What the checkpoint was trained on, where the file does not say.
+        image_size: Side of the square input in pixels; None for the backbone's own.
+        frozen: Train the head alone, on features computed once and cached.
+        augment: Random resized crops (and flips, see ``flip``) in training; not with ``frozen``.
+        flip: Whether a mirrored image keeps its labels.
+        epochs: Passes over each experience.
+        batch_size: Images of the stream a step.
+        optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
+        lr: Peak learning rate.
+        weight_decay: Weight decay.
+        schedule: Learning rate within each experience: ``constant``, ``cosine`` (to 0) or ``one_cycle``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of the job; part of what determines the result bit for bit.
+        num_workers: Threads that read and decode images; does not change the result.
+    """
+
+    backbone: str = "resnet18"
+    backbone_options: tuple[tuple[str, str | int | float | bool | tuple[int, ...]], ...] = ()
+    checkpoint: str | None = None
+    pretrained_on: str | None = None
+    image_size: int | None = None
+    frozen: bool = False
+    augment: bool = False
+    flip: bool = True
+    epochs: int = 10
+    batch_size: int = 64
+    optimizer: Optimizer = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: Schedule = "one_cycle"
+    device: str = "cpu"
+    threads: int = 1
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name, options in (("optimizer", Optimizer), ("schedule", Schedule)):
+            value = getattr(self, name)
+            if value not in get_args(options):
+                raise CmlBenchError(f"{name}={value!r} is unknown: {suggest(str(value), get_args(options))}")
+        for name in ("epochs", "batch_size", "threads", "num_workers"):
+            if getattr(self, name) < 1:
+                raise CmlBenchError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.lr > 0:
+            raise CmlBenchError(f"lr={self.lr} must be positive")
+        if self.frozen and self.augment:
+            raise CmlBenchError("frozen=true trains on cached features, which cannot be augmented: set augment=false")
+
+
+TRAINING_KEYS = frozenset(field.name for field in fields(TrainingConfig))
+"""Names of all training settings, for telling them from a strategy's own options."""

@@ -1,0 +1,38 @@
+"""Learning-rate schedules that begin anew with every experience."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from cml_bench.training.config import Schedule
+
+
+class SchedulePlugin(SupervisedPlugin):
+    """Steps a torch scheduler after every iteration; a fresh one each experience, over its own number of steps."""
+
+    def __init__(self, kind: Schedule, lr: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.lr = lr
+        self.scheduler: LRScheduler | None = None
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Build the experience's scheduler, starting from the peak learning rate."""
+        for group in strategy.optimizer.param_groups:
+            group["lr"] = self.lr
+            group.pop("initial_lr", None)
+        steps = len(strategy.dataloader) * strategy.train_epochs
+        if self.kind == "cosine":
+            self.scheduler = CosineAnnealingLR(strategy.optimizer, T_max=steps)
+        elif self.kind == "one_cycle":
+            self.scheduler = OneCycleLR(
+                strategy.optimizer, max_lr=self.lr, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
+            )
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Step once."""
+        if self.scheduler is not None:
+            self.scheduler.step()

@@ -1,0 +1,65 @@
+"""The strategy contract: how a learner trains on the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from avalanche.benchmarks import DatasetExperience
+from avalanche.core import SupervisedPlugin
+
+if TYPE_CHECKING:
+    from cml_bench.training.context import RunContext
+
+
+@dataclass(frozen=True)
+class StrategyMeta:
+    """What is declared of a strategy.
+
+    Attributes:
+        name: File stem and registry name, snake_case.
+        title: How tables call it: the paper's spelling.
+        family: ``baseline``, ``bound``, ``regularization``, ``replay``, ``distillation`` ...
+        reference: Paper.
+        head: Head used unless the method names one.
+        loss: Criterion used unless the method names one.
+        needs_label_features: Whether the head must give one feature per label.
+        exemptions: Conformance checks that do not apply, each with its reason.
+    """
+
+    name: str
+    title: str
+    family: str
+    reference: str = ""
+    head: str = "linear"
+    loss: str = "bce"
+    needs_label_features: bool = False
+    exemptions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A frozen set of hyper-parameters that knows which plugins make up its learner.
+
+    Subclasses are frozen dataclasses with a ``meta``; every field is an option of the command line.
+    """
+
+    meta: ClassVar[StrategyMeta]
+
+    def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
+        """Return the Avalanche plugins of one run; none by default."""
+        return []
+
+    def curriculum(
+        self, stream: Iterable[Sequence[DatasetExperience]], run: RunContext
+    ) -> Iterator[Sequence[DatasetExperience]]:
+        """Yield, for each experience of the stream, what to train on before the next evaluation.
+
+        Args:
+            stream: The experiences, each as the sequence of its chunks (one unless the stream is online). It is
+                consumed lazily: a strategy that takes the next item before it has trained on the last one looks ahead,
+                and only bounds may.
+            run: The run's context.
+        """
+        yield from stream

@@ -1,0 +1,49 @@
+"""The model as it was before the current experience."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from cml_bench.models.heads.head import HeadOutput
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.streams.timeline import ends_experience
+
+
+class TeacherPlugin(SupervisedPlugin):
+    """Keeps a frozen copy of the model after each experience.
+
+    The copy is made before the head grows, so it has exactly the old labels. It reads the same augmented tensor as the
+    learner. While there is a teacher, a criterion that assumes unknown entries to be negative leaves the old labels'
+    unknown entries to it (``Criterion.spare``), or the two would pull in opposite directions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher: MultiLabelModel | None = None
+
+    @property
+    def n_old(self) -> int:
+        """Number of labels the teacher knows; 0 before there is one."""
+        return 0 if self.teacher is None else self.teacher.head.n_labels
+
+    @torch.no_grad()
+    def teach(self, x: Tensor) -> HeadOutput:
+        """Return what the teacher says of (B, ...) inputs."""
+        assert self.teacher is not None
+        return self.teacher.head_output(x)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Leave the old labels' unknown entries to the teacher."""
+        strategy._criterion.spare = self.n_old
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Copy the model at the end of an experience."""
+        if not ends_experience(strategy.experience):
+            return
+        self.teacher = copy.deepcopy(strategy.model).eval()
+        self.teacher.requires_grad_(False)

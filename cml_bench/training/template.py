@@ -1,0 +1,197 @@
+"""Avalanche's training loop for multi-label streams, at the speed of a bare loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.losses.criterion import Criterion
+from cml_bench.models.heads.head import HeadOutput
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.streams.dataset import Batch, MultiLabelDataset
+from cml_bench.streams.loading import BatchLoader
+
+
+def _trigger(event: str) -> Callable[..., None]:
+    """Return a template method that calls the plugins which have something to do at an event."""
+
+    def call(self: MultiLabelTemplate, **kwargs: Any) -> None:
+        for callback in self._callbacks.get(event, ()):
+            callback(self, **kwargs)
+
+    return call
+
+
+_ITERATION_EVENTS = (
+    "before_training_iteration",
+    "before_forward",
+    "after_forward",
+    "before_backward",
+    "after_backward",
+    "before_update",
+    "after_update",
+    "after_training_iteration",
+)
+
+
+class MultiLabelTemplate(SupervisedTemplate):
+    """``SupervisedTemplate`` with four-state labels, whole-batch loading and a growing head.
+
+    Differences from upstream: batches come from ``BatchLoader`` (private shuffling, one gather a batch); per-iteration
+    events go only to plugins that handle them (upstream asks every plugin for every event, which costs more than the
+    arithmetic of a linear head); the criterion sees the whole ``HeadOutput``, the sample ids and the epoch; a loss that
+    is not finite ends the run with a sentence.
+
+    Attributes:
+        head_output: What the head said of the current batch.
+        epoch_loss: Mean loss of the last finished epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: MultiLabelModel,
+        optimizer: torch.optim.Optimizer,
+        criterion: Criterion,
+        train_mb_size: int,
+        train_epochs: int,
+        eval_mb_size: int,
+        generator: torch.Generator,
+        device: str | torch.device = "cpu",
+        plugins: list[SupervisedPlugin] | None = None,
+        evaluator: EvaluationPlugin | None = None,
+    ) -> None:
+        # An evaluator without metrics and loggers is idle; building one warns, so give it a silent logger list.
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            criterion=criterion,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            eval_mb_size=eval_mb_size,
+            device=device,
+            plugins=plugins,
+            evaluator=evaluator or EvaluationPlugin(loggers=[_SilentLogger()]),
+            eval_every=-1,
+        )
+        self.generator = generator
+        self.head_output: HeadOutput | None = None
+        self.epoch_loss = math.nan
+        self._callbacks: dict[str, tuple[Callable[..., None], ...]] = {}
+
+    # -- plugins -------------------------------------------------------------------------------------------------
+
+    def _before_training(self, **kwargs: Any) -> None:
+        self._callbacks = {event: tuple(self._handlers(event)) for event in _ITERATION_EVENTS}
+        super()._before_training(**kwargs)
+
+    def _handlers(self, event: str) -> list[Callable[..., None]]:
+        idle = isinstance(self.evaluator, EvaluationPlugin) and not self.evaluator.metrics and all(
+            isinstance(logger, _SilentLogger) for logger in self.evaluator.loggers
+        )
+        handlers = []
+        for plugin in self.plugins:
+            if plugin is self.evaluator and idle:
+                continue
+            inherited = getattr(type(plugin), event, None) is getattr(SupervisedPlugin, event, None)
+            # The evaluator answers to every event through __getattribute__, without a method on its class.
+            if hasattr(plugin, event) and (not inherited or plugin is self.evaluator):
+                handlers.append(getattr(plugin, event))
+        return handlers
+
+    _before_training_iteration = _trigger("before_training_iteration")
+    _before_forward = _trigger("before_forward")
+    _after_forward = _trigger("after_forward")
+    _before_backward = _trigger("before_backward")
+    _after_backward = _trigger("after_backward")
+    _before_update = _trigger("before_update")
+    _after_update = _trigger("after_update")
+    _after_training_iteration = _trigger("after_training_iteration")
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """Shuffle with the run's own generator and fetch whole batches."""
+        assert isinstance(self.adapted_dataset, MultiLabelDataset)
+        self.dataloader = BatchLoader(self.adapted_dataset, self.train_mb_size, generator=self.generator)
+
+    def make_eval_dataloader(self, **kwargs: Any) -> None:
+        """Fetch whole batches in order."""
+        assert isinstance(self.adapted_dataset, MultiLabelDataset)
+        self.dataloader = BatchLoader(self.adapted_dataset, self.eval_mb_size)
+
+    @property
+    def mb_sample_id(self) -> Tensor:
+        """(B,) stable ids of the current batch."""
+        assert isinstance(self.mbatch, Batch)
+        return self.mbatch.sample_id
+
+    # -- model and loss ------------------------------------------------------------------------------------------
+
+    def forward(self) -> Tensor:
+        """Keep all that the head says; hand its logits on."""
+        self.head_output = self.model.head_output(self.mb_x)
+        return self.head_output.logits
+
+    def criterion(self) -> Tensor:
+        """Return the loss of the current batch."""
+        loss: Tensor = self._criterion(self.head_output, self.mb_y, self.mb_sample_id, self.clock.train_exp_epochs)
+        return loss
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Run one epoch and keep its mean loss.
+
+        Raises:
+            CmlBenchError: If the loss became NaN or infinite.
+        """
+        total, steps = torch.zeros(1, device=self.device), 0
+        for self.mbatch in self.dataloader:
+            if self._stop_training:
+                break
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            self.loss = self._make_empty_loss()
+            self._before_forward(**kwargs)
+            self.mb_output = self.forward()
+            self._after_forward(**kwargs)
+            self.loss += self.criterion()
+            self._before_backward(**kwargs)
+            self.backward()
+            self._after_backward(**kwargs)
+            self._before_update(**kwargs)
+            self.optimizer_step()
+            self._after_update(**kwargs)
+            self._after_training_iteration(**kwargs)
+            total += self.loss.detach()
+            steps += 1
+        # One look an epoch: a NaN stays in the sum, and a GPU is not stalled at every step.
+        self.epoch_loss = total.item() / max(1, steps)
+        if not math.isfinite(self.epoch_loss):
+            raise CmlBenchError(
+                f"the loss became {self.epoch_loss} in experience {self.clock.train_exp_counter}, epoch "
+                f"{self.clock.train_exp_epochs} with lr={self.optimizer.param_groups[0]['lr']:g}: lower the learning rate"
+            )
+
+    def _train_cleanup(self) -> None:
+        super()._train_cleanup()
+        self.head_output = None
+
+    def _eval_cleanup(self) -> None:
+        super()._eval_cleanup()
+        self.head_output = None
+
+
+class _SilentLogger:
+    """Keeps Avalanche from warning that nobody listens."""
+
+    def log_metrics(self, metric_values: object) -> None:
+        """Listen to nothing."""

@@ -1,0 +1,76 @@
+"""Learning without forgetting, one sigmoid a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cml_bench.labels import is_known
+from cml_bench.training.context import RunContext
+from cml_bench.training.strategy import Strategy, StrategyMeta
+from cml_bench.training.teacher import TeacherPlugin
+
+__all__ = ["LwF"]
+
+
+@dataclass(frozen=True)
+class LwF(Strategy):
+    """Distil the old model's probability of each old label into the new one.
+
+    Source: Li and Hoiem 2016, arXiv 1606.09282, with one Bernoulli per label instead of a softmax over classes, which
+    would force the old labels to exclude each other. Entries that carry an annotation are learnt from it, not from the
+    teacher; a criterion that assumes unknown entries negative leaves the old columns to the teacher.
+
+    Attributes:
+        alpha: Weight of the distillation loss.
+        temperature: Divides both logits; the loss is multiplied by its square.
+    """
+
+    alpha: float = 1.0
+    temperature: float = 2.0
+
+    meta = StrategyMeta(name="lwf", title="LwF", family="distillation", reference="arXiv:1606.09282")
+
+    def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
+        """Return the distillation plugin."""
+        return [LwFPlugin(self.alpha, self.temperature)]
+
+
+class LwFPlugin(TeacherPlugin):
+    """Adds the sigmoid distillation loss to every batch."""
+
+    def __init__(self, alpha: float, temperature: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.temperature = temperature
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the loss over old labels that the batch does not annotate."""
+        if self.n_old and self.alpha:
+            old = slice(self.n_old)
+            unknown = ~is_known(strategy.mb_y[:, old])
+            teacher = self.teach(strategy.mb_x).logits
+            strategy.loss += self.alpha * sigmoid_distillation(
+                strategy.mb_output[:, old], teacher, unknown, self.temperature
+            )
+
+
+def sigmoid_distillation(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean Bernoulli KL divergence from teacher to student over the masked entries, times temperature^2.
+
+    Args:
+        student: (B, n) logits.
+        teacher: (B, n) logits.
+        mask: (B, n) bool, entries that count.
+        temperature: Divides both logits.
+    """
+    target = torch.sigmoid(teacher / temperature)
+    cross_entropy = binary_cross_entropy_with_logits(student / temperature, target, reduction="none")
+    entropy = binary_cross_entropy_with_logits(teacher / temperature, target, reduction="none")
+    divergence = (cross_entropy - entropy) * mask
+    return temperature**2 * divergence.sum() / mask.sum().clamp(min=1)

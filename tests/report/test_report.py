@@ -1,0 +1,270 @@
+"""Result trees written by hand, tables checked against hand-computed means and deviations."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.metrics import f1_score
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.metrics.evaluate import evaluate
+from cml_bench.metrics.predictions import Predictions
+from cml_bench.report.collect import collect
+from cml_bench.report.formats import heading, to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.tables import compare
+
+METRICS = ("last_map", "forgetting")
+
+
+def result(method: str, seed: int, last_map: float, /, **changes: Any) -> dict[str, Any]:
+    document = {
+        "schema_version": 1,
+        "key": f"{method}-{seed}",
+        "status": "ok",
+        "error": None,
+        "job": {
+            "benchmark": "digits",
+            "benchmark_options": {"b": 1, "a": 2},
+            "method": method,
+            "class_order": "published",
+            "seed": seed,
+            "training": {"epochs": 2},
+        },
+        "benchmark": {"name": "digits", "version": 1, "protocol": "B0-C2", "title": "Digits"},
+        "method": {"title": method.upper(), "family": "replay", "head": "dlfl", "loss": "bce", "replay_labels": None},
+        "metrics": {"summary": {"last_map": last_map, "forgetting": 0.1}},
+        "cost": {"seconds": {"training": 3.0, "evaluation": 1.0}, "peak_memory_mb": {"training": 9, "evaluation": 5}},
+        "missing": [],
+    }
+    return {**document, **changes}
+
+
+def write(folder: Path, *documents: dict[str, Any]) -> Path:
+    for number, document in enumerate(documents):
+        path = folder / f"part{number % 2}" / f"{number}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    return folder
+
+
+def failed(method: str, seed: int) -> dict[str, Any]:
+    document = result(method, seed, 0.0, status="failed", error="NaN loss")
+    return {key: document[key] for key in ("schema_version", "key", "status", "error", "job")}
+
+
+def other_job(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**document, "job": {**document["job"], **changes}}
+
+
+def rows(folder: Path, metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
+    (table,) = compare(collect(folder), metrics).benchmarks
+    return table.rows.set_index("method")
+
+
+def test_one_row_a_job_and_costs_are_added_up(tmp_path: Path) -> None:
+    frame = collect(write(tmp_path, result("er", 0, 0.5), failed("er", 1)))
+    assert list(frame["status"]) == ["ok", "failed"]
+    first, second = frame.to_dict("records")
+    assert (first["seconds"], first["peak_memory_mb"], first["last_map"]) == (4.0, 9.0, 0.5)
+    assert first["benchmark_options"] == '{"a": 2, "b": 1}'
+    assert (second["method"], second["error"]) == ("er", "NaN loss")
+    assert math.isnan(second["last_map"])
+
+
+def test_mean_sample_deviation_and_order(tmp_path: Path) -> None:
+    table = rows(
+        write(
+            tmp_path,
+            *(result("naive", seed, value) for seed, value in enumerate([0.2, 0.3])),
+            *(result("er", seed, value) for seed, value in enumerate([0.5, 0.7])),
+        )
+    )
+    assert list(table.index) == ["er", "naive"]
+    assert table.loc["er", "last_map_mean"] == pytest.approx(0.6)
+    assert table.loc["er", "last_map_std"] == pytest.approx(0.1 * math.sqrt(2))
+    assert table.loc["er", "seconds_mean"] == 4.0
+    assert list(table["n"]) == [2, 2]
+    assert list(table["notes"]) == ["", ""]
+
+
+def test_everything_missing_is_noted(tmp_path: Path) -> None:
+    undefined = {"summary": {"last_map": 0.4, "forgetting": None}}
+    table = rows(
+        write(
+            tmp_path,
+            *(result("er", seed, 0.5) for seed in range(3)),
+            result("lwf", 0, 0.6, missing=["17", "23"]),
+            failed("lwf", 1),
+            failed("mas", 0),
+            *(result("prs", seed, 0.4, metrics=undefined, method={"replay_labels": "oracle"}) for seed in range(2)),
+            result("prs", 2, 0.4),
+        )
+    )
+    assert table.loc["er", "notes"] == ""
+    assert table.loc["lwf", "notes"] == "incomplete: 1 of 3 jobs; 1 failed; 2 images missing"
+    assert table.loc["mas", "notes"] == "incomplete: 0 of 3 jobs; 1 failed"
+    assert table.loc["prs", "notes"] == "replays oracle labels; forgetting undefined in 2 of 3 jobs"
+    assert table.loc["prs", "forgetting_mean"] == pytest.approx(0.1)
+
+
+def test_a_job_that_was_run_twice_counts_once(tmp_path: Path) -> None:
+    table = rows(write(tmp_path, *(result("er", seed, 0.5) for seed in (0, 0, 1)), result("naive", 0, 0.1)))
+    assert table.loc["er", "n"] == 2
+    assert table.loc["er", "notes"] == "1 run twice, counted once"
+    assert table.loc["naive", "notes"] == "incomplete: 1 of 2 jobs"
+
+
+def test_configurations_never_share_a_table(tmp_path: Path) -> None:
+    base = result("er", 0, 0.5)
+    documents = [
+        base,
+        other_job(base, training={"epochs": 3}),
+        other_job(base, benchmark_options={}),
+        other_job(base, benchmark="voc"),
+        {**base, "benchmark": {**base["benchmark"], "version": 2}},
+    ]
+    comparison = compare(collect(write(tmp_path, *documents)), METRICS)
+    assert [len(table.rows) for table in comparison.benchmarks] == [1] * 5
+    assert len({table.heading for table in comparison.benchmarks}) == 4  # voc has the title of digits here
+    same = other_job(base, benchmark_options={"a": 2, "b": 1}, seed=1)
+    assert rows(write(tmp_path / "same", base, same)).loc["er", "n"] == 2
+
+
+def test_broken_files_are_listed_and_not_fatal(tmp_path: Path) -> None:
+    write(tmp_path, result("er", 0, 0.5))
+    (tmp_path / "cut.json").write_text('{"schema_version": 1, "sta')
+    (tmp_path / "later.json").write_text(json.dumps(result("er", 1, 0.5, schema_version=9)))
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "empty.json").write_text(json.dumps(result("er", 1, 0.5, metrics={})))
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bare.json").write_text("{}")
+    frame = collect(tmp_path)
+    assert list(frame["status"]).count("unreadable") == 6
+    comparison = compare(frame, METRICS)
+    assert len(comparison.unreadable) == 6
+    assert any("bare.json: field 'schema_version' is missing" in line for line in comparison.unreadable)
+    assert comparison.benchmarks[0].rows.loc[0, "n"] == 1
+    for text in (to_markdown(comparison), to_latex(comparison), rendered(comparison)):
+        assert "cut.json" in text
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(CmlBenchError, match="does not exist"):
+        collect(tmp_path / "nowhere")
+    with pytest.raises(CmlBenchError, match="holds no result file"):
+        collect(tmp_path)
+
+
+def test_only_failures_and_only_broken_files_still_make_a_table(tmp_path: Path) -> None:
+    table = compare(collect(write(tmp_path / "failed", failed("er", 0))))
+    assert "1 failed" in to_markdown(table)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.json").write_text("{")
+    table = compare(collect(tmp_path / "broken"))
+    assert table.benchmarks == ()
+    assert "a.json" in to_markdown(table)
+    assert to_csv(table) == ""
+
+
+def test_unknown_metric_names_the_nearest(tmp_path: Path) -> None:
+    frame = collect(write(tmp_path, result("er", 0, 0.5)))
+    with pytest.raises(CmlBenchError, match="did you mean 'last_map'"):
+        compare(frame, ["last_mpa"])
+    with pytest.raises(CmlBenchError, match="did you mean 'cf1_macro'"):
+        compare(frame, ["last_cf1_macr@0.6"])
+
+
+def test_unstored_threshold_is_computed_from_predictions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (50, 3), dtype=np.int8)
+    logits = rng.normal(size=(50, 3)).astype(np.float16)
+    images = np.ones((1, 50), dtype=bool)
+    predictions = Predictions(("a", "b", "c"), np.arange(50), truth, (3,), "all_images", images, (logits,))
+    write(tmp_path, result("er", 0, 0.5, metrics=evaluate(predictions)), failed("er", 1))
+    frame = collect(tmp_path)
+    with pytest.raises(CmlBenchError, match="does not exist"):
+        compare(frame, ["cf1_macro@0.6"])
+    predictions.save(tmp_path / "part0" / "0.npz")
+    (table,) = compare(frame, ["cf1_macro@0.60", "avg_op@0.8", "last_map"]).benchmarks
+    decided = 1 / (1 + np.exp(-logits.astype(np.float64))) > 0.6
+    assert table.metrics == ("last_cf1_macro@0.6", "avg_op@0.8", "last_map")
+    assert table.rows.loc[0, "last_cf1_macro@0.6_mean"] == pytest.approx(f1_score(truth, decided, average="macro"))
+
+
+def rendered(comparison: Any) -> str:
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(to_terminal(comparison))
+    return console.export_text()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Any:
+    documents = [
+        *(result("er head=a_b", seed, value) for seed, value in enumerate([0.5, 0.7])),
+        *(
+            result("odd|[red]&%", seed, 0.25, metrics={"summary": {"last_map": 0.25, "forgetting": 0.3}})
+            for seed in range(2)
+        ),
+        result("lucky", 0, 0.99, metrics={"summary": {"last_map": 0.99, "forgetting": 0.05}}),
+    ]
+    return compare(collect(write(tmp_path, *documents)), METRICS)
+
+
+def test_markdown(small: Any) -> None:
+    lines = to_markdown(small).splitlines()
+    assert lines[0] == '### Digits, B0-C2, version 1, options {"a": 2, "b": 1}, training {"epochs": 2}'
+    cells = [[cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")] for line in lines[2:] if line]
+    assert cells[0] == ["method", "head", "loss", "last mAP", "forgetting", "seconds", "n", "notes"]
+    table = {row[0]: row[3:] for row in cells[2:]}
+    assert table["`er head=a_b`"] == ["**60.0 ± 14.1**", "**10.0 ± 0.0**", "4.0 ± 0.0", "2", ""]
+    assert table["`odd/[red]&%`"] == ["25.0 ± 0.0", "30.0 ± 0.0", "4.0 ± 0.0", "2", ""]
+    # One job of two wins nothing: its mean is over other draws.
+    assert table["`lucky`"] == ["99.0", "5.0", "4.0", "1", "incomplete: 1 of 2 jobs"]
+
+
+def test_latex(small: Any) -> None:
+    text = to_latex(small)
+    assert r"\toprule" in text
+    assert r"er head=a\_b & dlfl & bce & \textbf{60.0 $\pm$ 14.1} & \textbf{10.0 $\pm$ 0.0}" in text
+    assert r"odd|[red]\&\% & dlfl" in text
+    assert "99.0 & 5.0" in text
+
+
+def test_csv_keeps_full_precision(small: Any) -> None:
+    sheet = pd.read_csv(io.StringIO(to_csv(small))).set_index("method")
+    assert sheet.loc["er head=a_b", "last_map_std"] == pytest.approx(0.1 * math.sqrt(2), abs=1e-15)
+    assert sheet.loc["odd|[red]&%", "last_map_mean"] == 0.25
+    assert sheet.loc["lucky", "notes"] == "incomplete: 1 of 2 jobs"
+    assert set(sheet["benchmark"]) == {"digits"}
+
+
+def test_terminal_shows_names_literally(small: Any) -> None:
+    text = rendered(small)
+    assert "odd|[red]&%" in text
+    assert "60.0 ± 14.1" in text
+
+
+def test_headings() -> None:
+    assert heading("last_cf1_macro@0.5") == "last CF1 macro @0.5"
+    assert heading("avg_map") == "avg mAP"
+    assert heading("forgetting_relative") == "forgetting relative"
+
+
+def test_stored_metrics_need_no_torch(tmp_path: Path) -> None:
+    write(tmp_path, result("er", 0, 0.5))
+    program = (
+        "import sys; from pathlib import Path; from cml_bench.report.collect import collect; "
+        "from cml_bench.report.tables import compare; from cml_bench.report.formats import to_markdown; "
+        f"to_markdown(compare(collect(Path({str(tmp_path)!r})), ['last_map'])); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
