@@ -22,7 +22,7 @@ class Digits(Benchmark):
         data_seed: Draws the scenes; the same for every seed of a sweep.
     """
 
-    n_train: int = 1500
+    n_train: int = 1200
     n_test: int = 700
     data_seed: int = 0
     increment: int = 2
@@ -37,7 +37,7 @@ class Digits(Benchmark):
             "joint",
             "cumulative",
             "naive",
-            "ewc",
+            "ewc fisher_samples=200",
             "lwf",
             "er memory_size=200",
             "derpp memory_size=200",

@@ -13,6 +13,8 @@ import typer
 from cml_bench.errors import CmlBenchError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cml_bench.runs.job import Job
 
 app = typer.Typer(
@@ -30,9 +32,7 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder for resul
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="key=value for the benchmark or the training; repeat it.")
 ]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Jobs at once; by default one a core, or 1 with a GPU.")
-]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Jobs at once; by default one a core, or 1 with a GPU.")]
 MetricsOption = Annotated[
     list[str] | None, typer.Option("--metric", help="Column of the table, e.g. last_map or cf1_macro@0.6; repeat it.")
 ]
@@ -59,9 +59,7 @@ def run(
     ] = "1",
     set_: SetOption = None,
     root: Annotated[str | None, typer.Option(help="Data folder; short for --set root=...")] = None,
-    annotations: Annotated[
-        str | None, typer.Option(help="Annotation folder; short for --set annotations=...")
-    ] = None,
+    annotations: Annotated[str | None, typer.Option(help="Annotation folder; short for --set annotations=...")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
 ) -> None:
@@ -101,15 +99,15 @@ def sweep(
 
 def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
     """Run what is missing, with live progress; print the table of these jobs and where the files are."""
-    from rich.console import Console
-
     from cml_bench.runs.sweep import execute, missing_jobs
     from cml_bench.terminal import SweepProgress
 
-    console = Console()
+    console = _console()
     missing = missing_jobs(jobs, results)
     if len(missing) < len(jobs):
-        console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are done already; running the other {len(missing)}.")
+        console.print(
+            f"{len(jobs) - len(missing)} of {len(jobs)} jobs are done already; running the other {len(missing)}."
+        )
     progress = SweepProgress(missing, console)
     if missing:
         with progress:
@@ -122,6 +120,14 @@ def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
         )
 
 
+def _console() -> Console:
+    """Return a console; one that writes to a file or a pipe does not wrap tables at 80 columns."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
 def _print_table(jobs: Sequence[Job], results: Path, console: Console) -> None:
     from cml_bench.report.collect import collect
     from cml_bench.report.formats import to_terminal
@@ -130,7 +136,7 @@ def _print_table(jobs: Sequence[Job], results: Path, console: Console) -> None:
 
     frame = collect(results)
     own = {str(result_path(results, job)) for job in jobs}
-    console.print(to_terminal(compare_frame(frame[frame["path"].astype(str).isin(own)])))
+    console.print(to_terminal(compare_frame(frame[frame["path"].astype(str).isin(own)]), console.width))
     console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
 
 
@@ -142,8 +148,6 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
     """Print the comparison tables of a results folder, one a benchmark configuration."""
-    from rich.console import Console
-
     from cml_bench.report import formats
     from cml_bench.report.collect import collect
     from cml_bench.report.tables import DEFAULT_METRICS
@@ -151,7 +155,8 @@ def compare(
 
     table = compare_frame(collect(results), tuple(metric) if metric else DEFAULT_METRICS)
     if format_ is Format.terminal and output is None:
-        Console().print(formats.to_terminal(table))
+        console = _console()
+        console.print(formats.to_terminal(table, console.width))
         return
     writers = {Format.markdown: formats.to_markdown, Format.csv: formats.to_csv, Format.latex: formats.to_latex}
     if format_ is Format.terminal:
@@ -217,7 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        typer.secho(f"cml-bench: {type(error).__name__}: {error} (run with --debug for the traceback)", fg="red", err=True)
+        typer.secho(
+            f"cml-bench: {type(error).__name__}: {error} (run with --debug for the traceback)", fg="red", err=True
+        )
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ entries are one of four states. ``labels >= 0`` means "known"; there is no secon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,13 @@ OUT_OF_SCOPE: Final = -2
 """Nobody was asked: outside the experience's labels, or the label arrived later."""
 
 LabelArray = npt.NDArray[np.int8]
-ArrayOrTensor = TypeVar("ArrayOrTensor", LabelArray, Tensor)
 
 
-def is_known(labels: ArrayOrTensor) -> ArrayOrTensor:
+@overload
+def is_known(labels: LabelArray) -> npt.NDArray[np.bool_]: ...
+@overload
+def is_known(labels: Tensor) -> Tensor: ...
+def is_known(labels: LabelArray | Tensor) -> npt.NDArray[np.bool_] | Tensor:
     """Return the boolean mask of entries that carry an annotation (``PRESENT`` or ``ABSENT``)."""
     return labels >= 0
 

@@ -45,7 +45,7 @@ class Entry:
     origin: str
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def entries(kind: str) -> dict[str, Entry]:
     """Return all plug-ins of a kind by name.
 
@@ -123,7 +123,9 @@ def _load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise CmlBenchError(f"module {name!r} cannot be found: give an installed module or ./file.py:Class") from None
+            raise CmlBenchError(
+                f"module {name!r} cannot be found: give an installed module or ./file.py:Class"
+            ) from None
         raise
 
 
@@ -136,7 +138,8 @@ def _load_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -151,4 +154,8 @@ def file_digest(name: str) -> str | None:
     """Return the sha256 of the file behind ``./file.py:Class``, None for any other name: part of a job's identity."""
     where, _, attribute = name.rpartition(":")
     path = Path(where)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if attribute and where.endswith(".py") and path.is_file() else None
+    return (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        if attribute and where.endswith(".py") and path.is_file()
+        else None
+    )

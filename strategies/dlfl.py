@@ -73,9 +73,10 @@ class LabelFeaturePlugin(TeacherPlugin):
         old = slice(self.n_old)
         before, now = self.teach(strategy.mb_x), strategy.head_output
         if self.feature_weight:
-            distance = (now.label_features[:, old] - before.label_features).square().mean()
-            scale = before.label_features.square().mean()
-            strategy.loss += self.feature_weight * distance / scale
+            target = before.label_features
+            assert target is not None
+            distance = (now.label_features[:, old] - target).square().mean()
+            strategy.loss += self.feature_weight * distance / target.square().mean()
         if self.logit_weight:
             unknown = ~is_known(strategy.mb_y[:, old])
             strategy.loss += self.logit_weight * sigmoid_distillation(now.logits[:, old], before.logits, unknown)

@@ -35,7 +35,7 @@ class EWC(Strategy):
         fisher_samples: Images that the Fisher information is estimated on.
     """
 
-    ewc_lambda: float = 100.0
+    ewc_lambda: float = 10.0
     fisher: Literal["true", "empirical"] = "true"
     fisher_samples: int = 1000
 

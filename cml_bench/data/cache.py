@@ -71,7 +71,7 @@ def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
         rows = _map(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError) as error:
         warnings.warn(f"cached features {path} are damaged ({error}) and will be computed again", stacklevel=2)
         return None
     if rows.dtype != torch.float16 or rows.dim() < 2 or len(rows) != n:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cml_bench.streams.dataset import MultiLabelDataset, merge
 
+
 class ReservoirBuffer(ExemplarsBuffer):
     """A memory filled by reservoir sampling (Vitter 1985), with labels as annotated when stored.
 

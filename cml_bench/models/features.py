@@ -109,7 +109,7 @@ def _forward_all(
 
     was_training = backbone.training
     # Channels last halves the time of depthwise convolutions on a CPU; it changes strides, not values.
-    backbone.to(device, memory_format=torch.channels_last).eval()
+    backbone.to(device).to(memory_format=torch.channels_last).eval()
     threads = ThreadPoolExecutor(workers)
     try:
         done = 0

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -43,18 +44,33 @@ def heading(metric: str) -> str:
     return " ".join(filter(None, (match[1], _TITLES[match[2]], match[3])))
 
 
-def to_terminal(table: ComparisonTable) -> Group:
-    """Return a Rich renderable: one table a benchmark, the best of each column bold, unreadable files below."""
+def to_terminal(table: ComparisonTable, width: int = 200) -> Group:
+    """Return a Rich renderable: one table a benchmark, the best of each column bold, unreadable files below.
+
+    Args:
+        table: What to show.
+        width: Columns of the terminal. Metrics that do not fit are left out from the right, and named.
+    """
     parts: list[Table | Text] = []
     for part in table.benchmarks:
         cells, best = _cells(part)
+        if not cells["notes"].any():
+            cells, best = cells.drop(columns="notes"), best.drop(columns="notes")
+        hidden = _too_wide(cells, [heading(metric) for metric in part.metrics], width)
+        cells, best = cells.drop(columns=hidden), best.drop(columns=hidden)
         # Names are Text throughout: brackets in a plain string would be read as markup.
-        grid = Table(title=Text(part.heading), title_justify="left")
+        grid = Table(title=Text(part.heading), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in cells.columns:
-            grid.add_column(Text(column), justify="left" if column in (*_TEXT_COLUMNS.values(), "notes") else "right")
+            if column in (*_TEXT_COLUMNS.values(), "notes"):
+                grid.add_column(Text(column), overflow="fold")
+            else:
+                # Narrow heads keep figures on one line in a narrow terminal.
+                grid.add_column(Text(column.replace(" ", "\n")), justify="right", no_wrap=True)
         for values, bold in zip(cells.to_numpy(), best.to_numpy(), strict=True):
             grid.add_row(*(Text(value, style="bold" if top else "") for value, top in zip(values, bold, strict=True)))
         parts.append(grid)
+        if hidden:
+            parts.append(Text(f"Left out for lack of width: {', '.join(hidden)}."))
     return Group(*parts, *(Text(f"unreadable: {line}") for line in table.unreadable))
 
 
@@ -123,6 +139,15 @@ def _cells(part: BenchmarkTable) -> tuple[pd.DataFrame, pd.DataFrame]:
     cells["n"] = rows["n"].astype(str)
     cells["notes"] = rows["notes"]
     return cells, best.reindex(columns=cells.columns, fill_value=False)
+
+
+def _too_wide(cells: pd.DataFrame, metrics: list[str], width: int) -> list[str]:
+    """Return the metrics, from the right, without which the table fits; the first one always stays."""
+    widths = {name: max(cells[name].str.len().max(), *map(len, str(name).split())) + 2 for name in cells}
+    shown = len(metrics)
+    while shown > 1 and sum(widths.values()) - sum(widths[name] for name in metrics[shown:]) > width:
+        shown -= 1
+    return metrics[shown:]
 
 
 def _number(mean: float, deviation: float) -> str:

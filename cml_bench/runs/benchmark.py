@@ -98,7 +98,9 @@ class Benchmark(ABC):
         """Return the Avalanche scenario; ``class_order`` overrides the benchmark's own."""
         train, test = load_sources(self)
         if class_order is not None and self.experiences is not None:
-            raise CmlBenchError(f"class order {class_order!r} contradicts the explicit label lists: give one of the two")
+            raise CmlBenchError(
+                f"class order {class_order!r} contradicts the explicit label lists: give one of the two"
+            )
         return label_incremental_benchmark(
             train,
             test,

@@ -15,15 +15,15 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     Raises:
         CmlBenchError: The first sentence that a job would have failed with.
     """
-    built = set()
+    streams, models = set(), set()
     for job in jobs:
         resolved = plan(job)
         sources = load_sources(resolved.benchmark)
         stream = (resolved.benchmark, job.class_order)
-        if stream not in built:
+        if stream not in streams:
             resolved.benchmark.build(class_order=stream_order(job))
-            built.add(stream)
+            streams.add(stream)
         model = (resolved.benchmark, resolved.training, resolved.head, job.method)
-        if model not in built:
+        if model not in models:
             make_model(resolved, make_backbone(resolved, sources))
-            built.add(model)
+            models.add(model)

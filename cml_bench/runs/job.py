@@ -94,7 +94,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_class_orders(text: str) -> list[str]:
-    """Parse ``"3"`` (the benchmark's own order and random:1, random:2) or a list, as ``"default,frequency,random:5"``."""
+    """Parse ``"3"`` (the default order, random:1 and random:2) or a list, as ``"default,frequency,random:5"``."""
     if text.isdigit():
         if int(text) < 1:
             raise CmlBenchError(f"class orders {text!r} name no run: write a count of at least 1, or a list of orders")

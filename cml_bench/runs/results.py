@@ -33,7 +33,9 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise CmlBenchError(f"result {path} cannot be written ({error.strerror}): free space or name another --results") from None
+        raise CmlBenchError(
+            f"result {path} cannot be written ({error.strerror}): free space or name another --results"
+        ) from None
 
 
 def is_done(results: Path, job: Job) -> bool:

@@ -93,10 +93,8 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
         "method": resolved.describe(),
         "metrics": metrics,
         "cost": {"seconds": meter.seconds, "peak_memory_mb": meter.peak_memory_mb, "parameters": _count(model)},
-        "data": {
-            "splits": {name: _data_record(part.source) for name, part in scenario.splits.items()},
-            "missing": [name for source in sources for name in source.missing],
-        },
+        "data": {name: _data_record(part.source) for name, part in scenario.splits.items()},
+        "missing": [name for source in sources for name in source.missing],
         "backbone": backbone.record,
         "environment": environment(resolved.training.device),
     }
@@ -193,7 +191,9 @@ def _predict(
     ids, logits = recorder.result()
     width = scenario.n_seen[experience]
     if logits.shape[1] < width:
-        raise CmlBenchError(f"the model gives {logits.shape[1]} logits but {width} labels have been seen: its head must grow")
+        raise CmlBenchError(
+            f"the model gives {logits.shape[1]} logits but {width} labels have been seen: its head must grow"
+        )
     if not bool(torch.isfinite(logits).all()):
         raise CmlBenchError(f"predictions after experience {experience} are not finite: lower the learning rate")
     # Ids ascend in the evaluation set; a strategy may have shuffled. float16 ends at 65504.

@@ -36,8 +36,11 @@ from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
 
 _IN_MEMORY_BYTES = 512 * 2**20
-_SUPPLIED = ("self", "model", "optimizer", "criterion", "device", "plugins", "evaluator", "train_mb_size")
-_SUPPLIED += ("train_epochs", "eval_mb_size", "eval_every", "peval_mode")
+_SUPPLIED = (
+    *("self", "model", "optimizer", "criterion", "device", "plugins", "evaluator"),
+    *("train_mb_size", "train_epochs", "eval_mb_size", "eval_every", "peval_mode"),
+)
+"""Arguments of an Avalanche strategy that the runner gives, so that they are not options."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,9 @@ def _split_inputs(
     training = None
     if config.augment and source.split == "train":
         generator = private_generator(seed, "augmentation")
-        training = TrainTransform(backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip)
+        training = TrainTransform(
+            backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip
+        )
     inputs = ImageInputs(source, evaluation, training, config.num_workers)
     size = len(source) * 3 * backbone.image_size**2 * 4
     if training is None and source.image_size is not None and size <= _IN_MEMORY_BYTES:
@@ -215,9 +220,7 @@ def make_model(plan: Plan, backbone: Backbone) -> MultiLabelModel:
     return MultiLabelModel(None if plan.training.frozen else backbone, head)
 
 
-def make_learner(
-    plan: Plan, run: RunContext, extra: list[SupervisedPlugin]
-) -> BaseSGDTemplate[Any, Any, Any]:
+def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> BaseSGDTemplate[Any, Any, Any]:
     """Return the Avalanche strategy object that trains the model.
 
     Args:

@@ -192,9 +192,7 @@ def label_incremental_benchmark(
             chunks.name = "train"
             stream = with_label_timeline(chunks)
         streams.append(stream)
-    return MultiLabelScenario(
-        streams, label_names=names, n_seen=n_seen, test_rule=test, splits=splits, record=record
-    )
+    return MultiLabelScenario(streams, label_names=names, n_seen=n_seen, test_rule=test, splits=splits, record=record)
 
 
 def n_seen_before(n_seen: Sequence[int]) -> tuple[int, ...]:

@@ -180,9 +180,7 @@ class MultiLabelDataset(AvalancheDataset[Any]):
             raise ValueError("datasets that read different images cannot be joined")
         self.inputs = next(iter(tables.values()))
         self.group: str = getattr(datasets[0], "group", "train")
-        super().__init__(
-            datasets, indices=indices, data_attributes=data_attributes, collate_fn=collate_fn or collate
-        )
+        super().__init__(datasets, indices=indices, data_attributes=data_attributes, collate_fn=collate_fn or collate)
 
     @classmethod
     def from_rows(cls, inputs: Inputs, rows: Tensor, labels: LabelMatrix) -> MultiLabelDataset:
@@ -195,7 +193,7 @@ class MultiLabelDataset(AvalancheDataset[Any]):
 
     def with_transforms(self, group_name: str) -> MultiLabelDataset:
         """Return the dataset in another transform group; inputs are augmented in ``"train"`` only."""
-        other = super().with_transforms(group_name)
+        other: MultiLabelDataset = super().with_transforms(group_name)
         other.group = group_name
         return other
 

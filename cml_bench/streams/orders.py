@@ -76,7 +76,7 @@ def divide(n_labels: int, base: int, increment: int) -> tuple[int, ...]:
 
 
 def protocol_name(sizes: Sequence[int]) -> str:
-    """Return the field's name of a division: ``B0-C10``, ``B40-C10``, or the sizes joined by ``+`` where neither fits."""
+    """Return the field's name of a division: ``B0-C10``, ``B40-C10``, or the sizes joined by ``+``."""
     later = sizes[1:]
     if not later:
         return f"B{sizes[0]}"

@@ -19,9 +19,7 @@ def draw(memory: MultiLabelDataset, count: int, generator: torch.Generator) -> B
     return memory.batch(torch.randperm(len(memory), generator=generator)[:count])
 
 
-def read_memory(
-    memory: MultiLabelDataset, names: tuple[str, ...], oracle: Oracle | None = None
-) -> MultiLabelDataset:
+def read_memory(memory: MultiLabelDataset, names: tuple[str, ...], oracle: Oracle | None = None) -> MultiLabelDataset:
     """Return a memory as it reads once ``names`` have been seen: as stored, or truly labelled by an oracle."""
     return oracle(memory, names) if oracle else memory.widened(names)
 

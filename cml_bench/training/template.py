@@ -94,8 +94,10 @@ class MultiLabelTemplate(SupervisedTemplate):
         super()._before_training(**kwargs)
 
     def _handlers(self, event: str) -> list[Callable[..., None]]:
-        idle = isinstance(self.evaluator, EvaluationPlugin) and not self.evaluator.metrics and all(
-            isinstance(logger, _SilentLogger) for logger in self.evaluator.loggers
+        idle = (
+            isinstance(self.evaluator, EvaluationPlugin)
+            and not self.evaluator.metrics
+            and all(isinstance(logger, _SilentLogger) for logger in self.evaluator.loggers)
         )
         handlers = []
         for plugin in self.plugins:
@@ -153,7 +155,8 @@ class MultiLabelTemplate(SupervisedTemplate):
             CmlBenchError: If the loss became NaN or infinite.
         """
         total, steps = torch.zeros(1, device=self.device), 0
-        for self.mbatch in self.dataloader:
+        for batch in self.dataloader:
+            self.mbatch = batch
             if self._stop_training:
                 break
             self._unpack_minibatch()
@@ -178,7 +181,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         if not math.isfinite(self.epoch_loss):
             raise CmlBenchError(
                 f"the loss became {self.epoch_loss} in experience {self.clock.train_exp_counter}, epoch "
-                f"{self.clock.train_exp_epochs} with lr={self.optimizer.param_groups[0]['lr']:g}: lower the learning rate"
+                f"{self.clock.train_exp_epochs} with lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
             )
 
     def _train_cleanup(self) -> None:

@@ -55,7 +55,7 @@ def test_writing_to_the_result_changes_no_file(tmp_path):
     assert torch.equal(cached_features(tmp_path, KEY, 10, forbidden), rows.half())
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "rows", "type", "pickle"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "rows", "type", "pickle", "strings"])
 def test_a_damaged_file_is_computed_again(tmp_path, damage):
     rows, compute = blocks()
     cached_features(tmp_path, KEY, 10, compute)
@@ -64,8 +64,13 @@ def test_a_damaged_file_is_computed_again(tmp_path, damage):
     if damage in ("truncated", "empty", "text"):
         path.write_bytes({"truncated": content[:-5], "empty": b"", "text": b"no array"}[damage])
     else:
-        array = {"rows": np.zeros((9, 3), np.float16), "type": np.zeros((10, 3)), "pickle": np.array([{}] * 10)}[damage]
-        np.save(path, array)
+        arrays = {
+            "rows": np.zeros((9, 3), np.float16),
+            "type": np.zeros((10, 3)),
+            "pickle": np.array([{}] * 10),
+            "strings": np.full((10, 3), "x"),
+        }
+        np.save(path, arrays[damage])
     with pytest.warns(UserWarning, match="computed again"):
         mended = cached_features(tmp_path, KEY, 10, compute)
     assert torch.equal(mended, rows.half())
