@@ -1,8 +1,80 @@
-"""cml_bench: the benchmark suite for continual multi-label image classification."""
+"""cml_bench: the benchmark suite for continual multi-label image classification.
+
+Everything public is imported from here, each name when it is first used: importing the package loads neither torch nor
+Avalanche.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cml_bench.api import compare, run, sweep
+    from cml_bench.data.source import Source
+    from cml_bench.errors import CmlBenchError
+    from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED
+    from cml_bench.losses.criterion import Criterion, CriterionMeta
+    from cml_bench.metrics.evaluate import evaluate
+    from cml_bench.metrics.predictions import Predictions
+    from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
+    from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta
+    from cml_bench.streams.builder import label_incremental_benchmark
+    from cml_bench.streams.timeline import with_label_timeline
+    from cml_bench.testing import check_strategy
+    from cml_bench.training.config import TrainingConfig
+    from cml_bench.training.context import RunContext
+    from cml_bench.training.strategy import Strategy, StrategyMeta
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cml_bench.api": ("compare", "run", "sweep"),
+    "cml_bench.data.source": ("Source",),
+    "cml_bench.errors": ("CmlBenchError",),
+    "cml_bench.labels": ("ABSENT", "OUT_OF_SCOPE", "PRESENT", "UNMARKED"),
+    "cml_bench.losses.criterion": ("Criterion", "CriterionMeta"),
+    "cml_bench.metrics.evaluate": ("evaluate",),
+    "cml_bench.metrics.predictions": ("Predictions",),
+    "cml_bench.models.heads.head": ("Head", "HeadMeta", "HeadOutput"),
+    "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta"),
+    "cml_bench.streams.builder": ("label_incremental_benchmark",),
+    "cml_bench.streams.timeline": ("with_label_timeline",),
+    "cml_bench.testing": ("check_strategy",),
+    "cml_bench.training.config": ("TrainingConfig",),
+    "cml_bench.training.context": ("RunContext",),
+    "cml_bench.training.strategy": ("Strategy", "StrategyMeta"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ABSENT",
+    "OUT_OF_SCOPE",
+    "PRESENT",
+    "UNMARKED",
+    "Benchmark",
+    "BenchmarkMeta",
+    "CmlBenchError",
+    "Criterion",
+    "CriterionMeta",
+    "Head",
+    "HeadMeta",
+    "HeadOutput",
+    "Predictions",
+    "RunContext",
+    "Source",
+    "Strategy",
+    "StrategyMeta",
+    "TrainingConfig",
+    "check_strategy",
+    "compare",
+    "evaluate",
+    "label_incremental_benchmark",
+    "run",
+    "sweep",
+    "with_label_timeline",
+]
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "strategies").is_dir():
@@ -10,4 +82,14 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "strategies").is_dir():
     # beside this package, not inside it.
     __path__.append(str(_CHECKOUT))
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'cml_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names without importing them."""
+    return sorted([*globals(), *__all__])

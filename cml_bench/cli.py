@@ -67,21 +67,18 @@ def run(
 
     Runs only what has no result yet: the same command again goes on where it stopped.
     """
+    from cml_bench.api import default_methods
+    from cml_bench.runs.engines.processes import warm_up
     from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds
 
+    # Workers import while this process does; with one worker nothing is forked.
+    if workers != 1:
+        warm_up()
     options = list(set_ or [])
     options += [f"{key}={value}" for key, value in (("root", root), ("annotations", annotations)) if value is not None]
     methods = method or default_methods(benchmark)
     jobs = make_jobs([benchmark], methods, parse_class_orders(class_orders), parse_seeds(seeds), options)
     _execute(jobs, results, workers)
-
-
-def default_methods(benchmark: str) -> Sequence[str]:
-    """Return the methods that a benchmark runs when the user names none."""
-    from cml_bench.registry import load
-
-    methods: Sequence[str] = load("benchmarks", benchmark).meta.methods
-    return methods
 
 
 @app.command()
@@ -99,25 +96,16 @@ def sweep(
 
 def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
     """Run what is missing, with live progress; print the table of these jobs and where the files are."""
-    from cml_bench.runs.sweep import execute, missing_jobs
-    from cml_bench.terminal import SweepProgress
+    from cml_bench.api import run_jobs
+    from cml_bench.report.formats import to_terminal
 
     console = _console()
-    missing = missing_jobs(jobs, results)
-    if len(missing) < len(jobs):
-        console.print(
-            f"{len(jobs) - len(missing)} of {len(jobs)} jobs are done already; running the other {len(missing)}."
-        )
-    progress = SweepProgress(missing, console)
-    if missing:
-        with progress:
-            execute(missing, results, workers=workers, report=progress)
-    _print_table(jobs, results, console)
-    if progress.failures:
-        raise CmlBenchError(
-            f"{len(progress.failures)} of {len(missing)} jobs failed (first: {progress.failures[0][1]}); the same "
-            "command runs only these again"
-        )
+    table = run_jobs(jobs, results, workers, console)
+    console.print(to_terminal(table, console.width))
+    console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
+    failed = sum(int(part.rows["failed"].sum()) for part in table.benchmarks)
+    if failed:
+        raise CmlBenchError(f"{failed} of {len(jobs)} jobs failed; the same command runs only these again")
 
 
 def _console() -> Console:
@@ -128,18 +116,6 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def _print_table(jobs: Sequence[Job], results: Path, console: Console) -> None:
-    from cml_bench.report.collect import collect
-    from cml_bench.report.formats import to_terminal
-    from cml_bench.report.tables import compare as compare_frame
-    from cml_bench.runs.results import result_path
-
-    frame = collect(results)
-    own = {str(result_path(results, job)) for job in jobs}
-    console.print(to_terminal(compare_frame(frame[frame["path"].astype(str).isin(own)]), console.width))
-    console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
-
-
 @app.command()
 def compare(
     results: Annotated[Path, typer.Argument(help="Folder with result files.")] = DEFAULT_RESULTS,
@@ -148,12 +124,10 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
     """Print the comparison tables of a results folder, one a benchmark configuration."""
+    from cml_bench.api import compare as compare_results
     from cml_bench.report import formats
-    from cml_bench.report.collect import collect
-    from cml_bench.report.tables import DEFAULT_METRICS
-    from cml_bench.report.tables import compare as compare_frame
 
-    table = compare_frame(collect(results), tuple(metric) if metric else DEFAULT_METRICS)
+    table = compare_results(results, metric)
     if format_ is Format.terminal and output is None:
         console = _console()
         console.print(formats.to_terminal(table, console.width))

@@ -60,7 +60,8 @@ def convert(
         skip: Arguments that are not the user's to set.
 
     Raises:
-        CmlBenchError: If there is no such argument (the nearest is suggested) or the text is no value of its type.
+        CmlBenchError: If there is no such argument (the nearest is suggested), the text is no value of its type, or an
+            argument without a default is not given.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -72,14 +73,37 @@ def convert(
     for name, text in options.items():
         if name not in known:
             raise CmlBenchError(f"{owner} has no option {name!r}: {suggest(name, known)}")
-        hint = hints.get(name, str)
+        if name not in hints:
+            typed[name] = _guess(text)
+            continue
+        hint = hints[name]
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
             typed[name] = adapter.validate_python(_literal(text, hint))
         except ValidationError as error:
             reason = error.errors()[0]["msg"][:1].lower() + error.errors()[0]["msg"][1:]
             raise CmlBenchError(f"option {name}={text!r} of {owner} cannot be used: {reason}") from None
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in typed:
+            raise CmlBenchError(f"{owner} needs option {name!r}: add {name}=VALUE")
     return typed
+
+
+def as_text(value: object) -> str:
+    """Return an option's value as ``convert`` reads it: the inverse of typing it."""
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value, separators=(",", ":"))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _guess(text: str) -> Any:
+    """Return what a text says without an annotation to go by: a number, true, false, none, else the text itself."""
+    if text.lower() in {"none", "true", "false"}:
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _literal(text: str, hint: Any) -> Any:

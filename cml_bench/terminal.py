@@ -23,7 +23,6 @@ class SweepProgress:
     def __init__(self, jobs: Sequence[Job], console: Console) -> None:
         self.jobs = jobs
         self.console = console
-        self.failures: list[tuple[Job, str]] = []
         self._fractions = [0.0] * len(jobs)
         self._done = 0
         self._lines: dict[int, TaskID] = {}
@@ -69,17 +68,16 @@ class SweepProgress:
             self._bars.update(self._lines[event.job], completed=event.fraction, state=state)
             self._fractions[event.job] = event.fraction
         else:
-            self._finish(event, job, name)
+            self._finish(event, name)
         self._bars.update(self._total, completed=sum(self._fractions), state=f"{self._done} done")
 
-    def _finish(self, event: Event, job: Job, name: str) -> None:
+    def _finish(self, event: Event, name: str) -> None:
         self._done += 1
         self._fractions[event.job] = 1.0
         line = self._lines.pop(event.job, None)
         if line is not None:
             self._bars.remove_task(line)
         if event.kind == "failed":
-            self.failures.append((job, event.message))
             self.console.print(f"failed: {name}: {event.message}", markup=False, style="red")
         elif not self.console.is_terminal:
             self.console.print(f"done {self._done}/{len(self.jobs)}: {name}", markup=False)

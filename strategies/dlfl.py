@@ -25,7 +25,8 @@ class DLFL(Strategy):
 
     Source: the head is arXiv 2212.01461's (one specific feature per label, semantic spatial cross-attention). How it
     learns continually is not in the public text; ours (inferred): keep each old label's feature where the old model had
-    it, keep its probability there too, and optionally rehearse.
+    it, keep its probability there too, and optionally rehearse. With a head that shares one feature, that one is
+    distilled.
 
     Attributes:
         feature_weight: Weight of the mean squared distance between old and new features of the old labels, relative to
@@ -46,7 +47,6 @@ class DLFL(Strategy):
         family="query",
         reference="arXiv:2212.01461",
         head="dlfl",
-        needs_label_features=True,
     )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
@@ -73,10 +73,13 @@ class LabelFeaturePlugin(TeacherPlugin):
         old = slice(self.n_old)
         before, now = self.teach(strategy.mb_x), strategy.head_output
         if self.feature_weight:
-            target = before.label_features
-            assert target is not None
-            distance = (now.label_features[:, old] - target).square().mean()
-            strategy.loss += self.feature_weight * distance / target.square().mean()
+            target, current = before.label_features, now.label_features
+            if target is None:
+                target, current = before.pooled, now.pooled
+            else:
+                current = current[:, old]
+            distance = (current - target).square().mean() / target.square().mean()
+            strategy.loss += self.feature_weight * distance
         if self.logit_weight:
             unknown = ~is_known(strategy.mb_y[:, old])
             strategy.loss += self.logit_weight * sigmoid_distillation(now.logits[:, old], before.logits, unknown)

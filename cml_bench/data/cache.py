@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 import platformdirs
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
@@ -32,8 +33,8 @@ def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[]
     """Return the n feature rows stored under a key, computing and storing them the first time.
 
     Rows are stored as float16 in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
-    key for human eyes. The file is written aside and then put in place, so a reader never sees half of one, and of two
-    processes that compute the same key the later replaces the earlier with equal bytes.
+    key for human eyes. The file is written aside and then put in place, so a reader never sees half of one; of two
+    processes that ask for the same key one computes and the other waits.
 
     Args:
         cache_dir: Folder, made if need be.
@@ -53,9 +54,13 @@ def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[]
     path = _path(cache_dir, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, lambda file: _stream(file, n, compute()))
-        text = json.dumps(dict(key), indent=1, sort_keys=True)
-        _write(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+        with FileLock(path.with_suffix(".lock")):
+            stored = lookup(cache_dir, key, n)
+            if stored is not None:
+                return stored
+            _write(path, lambda file: _stream(file, n, compute()))
+            text = json.dumps(dict(key), indent=1, sort_keys=True)
+            _write(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     except OSError as error:
         mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
         raise CmlBenchError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ JOB_COLUMNS: Final = (
     "benchmark",
     "version",
     "benchmark_options",
-    "training",
+    "data",
     "title",
     "protocol",
     "method",
@@ -47,7 +48,8 @@ def collect(results: Path) -> pd.DataFrame:
 
     Returns:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
-        undefined). ``benchmark_options`` and ``training`` are canonical JSON, so that equal settings compare equal;
+        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal, and
+        ``data`` a digest of images, labels and weights (None for a job that failed before it had read them);
         ``seconds`` is the sum over phases, ``peak_memory_mb`` the largest of any phase.
 
     Raises:
@@ -91,7 +93,7 @@ def _row(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         "benchmark": job["benchmark"],
         "version": _text(benchmark.get("version")),
         "benchmark_options": _canonical(job.get("benchmark_options")),
-        "training": _canonical(job.get("training")),
+        "data": _data_digest(result),
         "title": benchmark.get("title"),
         "protocol": benchmark.get("protocol"),
         "method": job["method"],
@@ -107,6 +109,15 @@ def _row(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         "missing_images": len(result["missing"]) if result["status"] == "ok" else 0,
         **{name: float("nan") if value is None else float(value) for name, value in summary.items()},
     }
+
+
+def _data_digest(result: dict[str, Any]) -> str | None:
+    """Return eight letters that stand for the data and the weights, wherever they lay on the machine that ran it."""
+    parts = [split["fingerprint"] for split in (result.get("data") or {}).values()]
+    if not parts:
+        return None
+    parts.append((result.get("backbone") or {}).get("sha256") or "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
 def _text(value: object) -> str | None:

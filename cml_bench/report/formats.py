@@ -96,14 +96,14 @@ def to_csv(table: ComparisonTable) -> str:
             benchmark=part.benchmark,
             version=part.version,
             benchmark_options=part.benchmark_options,
-            training=part.training,
+            data=part.data,
         )
         for part in table.benchmarks
     ]
     if not sheets:
         return ""
     sheet = pd.concat(sheets, ignore_index=True)
-    first = ["benchmark", "version", "benchmark_options", "training"]
+    first = ["benchmark", "version", "benchmark_options", "data"]
     return sheet[[*first, *(column for column in sheet.columns if column not in first)]].to_csv(index=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,18 +25,18 @@ DEFAULT_METRICS: Final = (
 """Both definitions of class F1 stand side by side, because papers print either under the same name."""
 
 _AT_THRESHOLD = re.compile(r"(?P<span>last_|avg_)?(?P<name>[a-z0-9_]+)@(?P<threshold>0?\.\d+)")
-_CONFIGURATION = ["benchmark", "version", "benchmark_options", "training"]
+_CONFIGURATION = ["benchmark", "version", "benchmark_options", "data"]
 
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """The methods of one benchmark configuration: same benchmark, version, options and training.
+    """The methods of one benchmark configuration: same benchmark, version, options and data.
 
     Attributes:
         benchmark: Name.
         version: Version, or None if no job got far enough to tell.
         benchmark_options: Canonical JSON.
-        training: Canonical JSON.
+        data: Digest of images, labels and weights, or None if no job got far enough to tell.
         heading: One line that tells the configuration from others.
         metrics: Metric names in column order.
         rows: One row a method, best ``last_map`` first. Columns ``method`` (canonical spec), ``method_title``,
@@ -48,7 +49,7 @@ class BenchmarkTable:
     benchmark: str
     version: str | None
     benchmark_options: str
-    training: str
+    data: str | None
     heading: str
     metrics: tuple[str, ...]
     rows: pd.DataFrame
@@ -100,9 +101,11 @@ def compare(frame: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS) -> Co
 
 
 def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Put jobs that failed before the benchmark told its version beside the others, if there is one version only."""
-    told = jobs.groupby(["benchmark", "benchmark_options", "training"])["version"]
-    return jobs.assign(version=jobs["version"].where(told.transform("nunique") != 1, told.transform("first")))
+    """Put jobs that failed before version and data were known beside the others, if those agree."""
+    for column in ("version", "data"):
+        told = jobs.groupby(["benchmark", "benchmark_options"])[column]
+        jobs[column] = jobs[column].where(told.transform("nunique") != 1, told.transform("first"))
+    return jobs
 
 
 def _full_name(metric: str) -> str:
@@ -141,7 +144,7 @@ def _from_predictions(path: Path, name: str, match: re.Match[str]) -> float:
 
 
 def _benchmark_table(configuration: Any, jobs: pd.DataFrame, metrics: tuple[str, ...]) -> BenchmarkTable:
-    benchmark, version, benchmark_options, training = (None if pd.isna(part) else str(part) for part in configuration)
+    benchmark, version, benchmark_options, data = (None if pd.isna(part) else str(part) for part in configuration)
     done = jobs[jobs["status"] == "ok"].drop_duplicates(["method", "class_order", "seed"], keep="last")
     expected = int(done.groupby("method").size().max()) if len(done) else 0
     rows = pd.DataFrame([_row(str(method), group, done, metrics) for method, group in jobs.groupby("method")])
@@ -150,14 +153,15 @@ def _benchmark_table(configuration: Any, jobs: pd.DataFrame, metrics: tuple[str,
     rows = rows.sort_values(["order", "method"], ascending=[False, True], na_position="last").drop(columns="order")
     title = next((str(title) for title in jobs["title"].dropna()), str(benchmark))
     protocol = next((str(protocol) for protocol in jobs["protocol"].dropna() if protocol not in title), "")
-    settings = {"version": version, "options": benchmark_options, "training": training}
-    told = [f"{name} {value}" for name, value in settings.items() if value not in (None, "{}")]
-    heading = ", ".join(filter(None, (title, protocol, *told)))
+    settings = {"version": version, "data": data}
+    told = [f"{name} {value}" for name, value in settings.items() if value is not None]
+    options = " ".join(f"{key}={value}" for key, value in json.loads(str(benchmark_options)).items())
+    heading = ", ".join(filter(None, (title, protocol, *told, options)))
     return BenchmarkTable(
         benchmark=str(benchmark),
         version=version,
         benchmark_options=str(benchmark_options),
-        training=str(training),
+        data=data,
         heading=heading,
         metrics=metrics,
         rows=rows.reset_index(drop=True),

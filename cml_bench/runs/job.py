@@ -15,6 +15,9 @@ from cml_bench.options import Pairs, parse_pairs
 from cml_bench.registry import file_digest
 from cml_bench.runs.method import parse_method
 
+LOCATIONS = frozenset({"root", "annotations", "checkpoint"})
+"""Options that say where data lie on a machine. Tables tell results apart by the data themselves instead."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks import DatasetExperience
-from avalanche.training.templates.base_sgd import BaseSGDTemplate
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
@@ -23,15 +21,14 @@ from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.environment import environment
 from cml_bench.runs.events import Event, Report
 from cml_bench.runs.isolation import isolated
-from cml_bench.runs.job import Job
+from cml_bench.runs.job import LOCATIONS, Job
+from cml_bench.runs.learn import learn, predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result
-from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_learner, make_model, plan, stream_order
+from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
 from cml_bench.streams.builder import MultiLabelScenario
-from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
-from cml_bench.training.strategy import Strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +56,9 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
     report(Event(index, "start"))
     resolved = plan(job)
     meter = CostMeter()
-    with isolated(job.seed, resolved.training.threads), warnings.catch_warnings():
-        # Avalanche and torch warn of what is not ours to change; what matters to users raises.
-        warnings.simplefilter("ignore")
+    with isolated(job.seed, resolved.training.threads), warnings.catch_warnings(record=True):
+        # Avalanche and torch warn of what is not ours to change; what matters to users raises. Recorded, because
+        # Avalanche turns warnings on again that were ignored.
         with meter.phase("data"):
             sources = load_sources(resolved.benchmark)
             backbone = make_backbone(resolved, sources)
@@ -79,7 +76,7 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
             criterion=resolved.criterion(**resolved.criterion_options).to(resolved.training.device),
             oracle=scenario.oracle,
         )
-        predictions = _learn(resolved, run, scenario, meter, index, report)
+        predictions = _record(resolved, run, scenario, meter, index, report)
         with meter.phase("metrics"):
             metrics = evaluate(predictions)
     report(Event(index, "done", fraction=1.0))
@@ -128,7 +125,7 @@ def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = l
     return result
 
 
-def _learn(
+def _record(
     resolved: Plan,
     run: RunContext,
     scenario: MultiLabelScenario,
@@ -137,68 +134,21 @@ def _learn(
     report: Report,
 ) -> Predictions:
     """Train on the stream and record the logits of the evaluation images after each experience."""
-    groups = _experiences(scenario)
-    first = next(groups)
-    # The optimiser needs a parameter to start with, and a linear head without labels has none.
-    run.model.train()
-    run.model.adaptation(first[0])
     recorder = LogitRecorder()
     reporter = EpochReporter(report, index, len(scenario.n_seen))
-    learner = make_learner(resolved, run, [recorder, reporter])
-    groups = _chain(first, groups)
-    curriculum = resolved.learner.curriculum(groups, run) if isinstance(resolved.learner, Strategy) else groups
-    logits = []
-    for t, chunks in enumerate(curriculum):
+    steps = learn(resolved, run, scenario, [recorder, reporter])
+    logits: list[np.ndarray[Any, np.dtype[np.float16]]] = []
+    for t in itertools.count():
         reporter.experience = t
         with meter.phase("training"):
-            for experience in chunks:
-                learner.train(experience, eval_streams=[])
+            learner = next(steps, None)
+        if learner is None:
+            break
         with meter.phase("evaluation"):
-            logits.append(_predict(learner, recorder, scenario, resolved.benchmark.evaluate_on, t))
-    if len(logits) != len(scenario.n_seen):
-        raise CmlBenchError(
-            f"strategy {resolved.method.strategy} yielded {len(logits)} items for {len(scenario.n_seen)} experiences: "
-            "its curriculum must yield one for each"
-        )
+            # float16 ends at 65504.
+            bounded = predict(learner, recorder, scenario, t, resolved.benchmark.evaluate_on).clamp(-60000, 60000)
+            logits.append(bounded.to(torch.float16).numpy())
     return _predictions(scenario, resolved.benchmark.evaluate_on, logits)
-
-
-def _experiences(scenario: MultiLabelScenario) -> Iterator[Sequence[DatasetExperience]]:
-    """Yield each experience as the sequence of its chunks (one, unless the stream is online)."""
-    chunks: list[DatasetExperience] = []
-    for experience in scenario.train_stream:
-        chunks.append(experience)
-        if ends_experience(experience):
-            yield chunks
-            chunks = []
-
-
-def _chain(
-    first: Sequence[DatasetExperience], rest: Iterable[Sequence[DatasetExperience]]
-) -> Iterator[Sequence[DatasetExperience]]:
-    yield first
-    yield from rest
-
-
-def _predict(
-    learner: BaseSGDTemplate[Any, Any, Any],
-    recorder: LogitRecorder,
-    scenario: MultiLabelScenario,
-    split: str,
-    experience: int,
-) -> np.ndarray[Any, np.dtype[np.float16]]:
-    learner.eval([scenario.evaluation_experience(experience, split)])
-    ids, logits = recorder.result()
-    width = scenario.n_seen[experience]
-    if logits.shape[1] < width:
-        raise CmlBenchError(
-            f"the model gives {logits.shape[1]} logits but {width} labels have been seen: its head must grow"
-        )
-    if not bool(torch.isfinite(logits).all()):
-        raise CmlBenchError(f"predictions after experience {experience} are not finite: lower the learning rate")
-    # Ids ascend in the evaluation set; a strategy may have shuffled. float16 ends at 65504.
-    ordered = logits[ids.argsort(), :width].clamp(-60000, 60000)
-    return ordered.to(torch.float16).numpy()
 
 
 def _predictions(
@@ -220,7 +170,8 @@ def _predictions(
 def _job_record(job: Job, resolved: Plan | None) -> dict[str, Any]:
     record: dict[str, Any] = {
         "benchmark": job.benchmark,
-        "benchmark_options": dict(job.options),
+        "benchmark_options": {key: value for key, value in job.options if key not in LOCATIONS},
+        "locations": {key: value for key, value in job.options if key in LOCATIONS},
         "method": job.method,
         "class_order": job.class_order,
         "seed": job.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from cml_bench.runs.job import Job
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
 from cml_bench.training.context import RunContext, private_generator
+from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.schedule import SchedulePlugin
 from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
@@ -100,14 +101,29 @@ def plan(job: Job) -> Plan:
     # A misspelt key belongs to neither side; the benchmark's complaint suggests from both.
     benchmark = kind(**convert(kind, own, owner=owner))
     method = parse_method(job.method)
+    return plan_method(method, load("strategies", method.strategy), benchmark, shared)
+
+
+def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Mapping[str, str]) -> Plan:
+    """Resolve a method on a benchmark.
+
+    Args:
+        method: The parsed method.
+        target: What its strategy's name stands for.
+        benchmark: The benchmark with its options.
+        settings: Training settings, as typed, that come before the method's own.
+
+    Raises:
+        CmlBenchError: If a name or option is unknown or contradicts another.
+    """
     overrides, strategy_options = _split(method.options)
-    training = _training(kind.training, {**shared, **overrides})
+    training = _training(benchmark.training, {**settings, **overrides})
     if benchmark.online_chunk and (training.epochs, training.schedule) != (1, "constant"):
         raise CmlBenchError(
             f"online_chunk is a single pass of unknown length but epochs={training.epochs}, "
             f"schedule={training.schedule}: set epochs=1 schedule=constant"
         )
-    learner, learner_options = _learner(method.strategy, strategy_options)
+    learner, learner_options = _learner(method.strategy, target, strategy_options)
     meta = getattr(learner, "meta", None)
     head = load("heads", method.head or (meta.head if meta else "linear"))
     criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
@@ -137,8 +153,7 @@ def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConf
     return dataclasses.replace(defaults, **typed)
 
 
-def _learner(name: str, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    target = load("strategies", name)
+def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
     owner = f"strategy {name}"
     if inspect.isclass(target) and issubclass(target, Strategy):
         return target(**convert(target, options, owner=owner)), {}
@@ -256,12 +271,3 @@ def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> 
             # Before Avalanche's clock, which must stay last.
             made.plugins.insert(0, plugin)
     return made
-
-
-def make_optimizer(config: TrainingConfig, model: MultiLabelModel) -> torch.optim.Optimizer:
-    """Return the optimiser over all trainable parameters that the model has so far; growth adds the rest."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.options import parse_pairs
+from cml_bench.options import as_text, parse_pairs
 from cml_bench.runs.events import Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
 from cml_bench.runs.results import is_done
@@ -85,7 +85,7 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
             raise CmlBenchError(f"suite {path} has no key {key!r}: {suggest(str(key), _SUITE_KEYS)}")
     names, methods = (_strings(content, key, path) for key in ("benchmarks", "methods"))
     given = dict(parse_pairs(options))
-    shared = {str(key): _text(value) for key, value in (content.get("set") or {}).items()}
+    shared = {str(key): as_text(value) for key, value in (content.get("set") or {}).items()}
     jobs = make_jobs(
         names,
         methods,
@@ -106,7 +106,3 @@ def _strings(content: dict[str, Any], key: str, path: Path) -> list[str]:
 def _joined(value: object) -> str:
     # A list of one keeps its comma, or it would read as a count.
     return ",".join(map(str, value)) + "," if isinstance(value, list) else str(value)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

@@ -154,6 +154,8 @@ def label_incremental_benchmark(
     _check_option("test", test, TestRule)
     if not 0.0 <= validation < 1.0:
         raise CmlBenchError(f"validation={validation} is no fraction: give a number in [0, 1)")
+    if online_chunk is not None and online_chunk < 1:
+        raise CmlBenchError(f"online_chunk={online_chunk} is no number of images: give at least 1")
     if train_source.label_names != test_source.label_names:
         raise CmlBenchError("the training and test sources have different label names: use two splits of one data set")
     if experiences is not None:

@@ -43,8 +43,13 @@ class Sample(list[Any]):
     sample_id: int
 
 
-def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batch:
-    """Stack samples into a batch; label rows narrower than the widest are padded with ``OUT_OF_SCOPE``."""
+def collate(samples: Sequence[Sample] | Sequence[Batch], *, collate_fn_map: object = None) -> Batch:
+    """Stack samples into a batch; label rows narrower than the widest are padded with ``OUT_OF_SCOPE``.
+
+    A batch that was fetched whole (``MultiLabelDataset.__getitems__``) comes back as it is.
+    """
+    if isinstance(samples[0], Batch):
+        return samples[0]
     rows = [sample[1] for sample in samples]
     width = max(len(row) for row in rows)
     return Batch(
@@ -57,7 +62,7 @@ def collate(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batc
 
 # torch's documented way to teach its default collate a new type: plain Avalanche loops, which never look at
 # ``dataset.collate_fn``, then build the same batches as ours.
-default_collate_fn_map[Sample] = collate
+default_collate_fn_map.update({Sample: collate, Batch: collate})
 
 
 class LabelMatrix(DataAttribute[Tensor]):
@@ -201,10 +206,15 @@ class MultiLabelDataset(AvalancheDataset[Any]):
         """Return the ``Sample`` at an index, or the sub-dataset of a slice."""
         if isinstance(index, slice):
             return self.subset(range(*index.indices(len(self))))
-        batch = self.batch(torch.tensor([index % len(self)]))
+        # A range resolves negative indices and refuses those past the end, which is what ends a plain iteration.
+        batch = self.batch(torch.tensor([range(len(self))[index]]))
         sample = Sample([batch[0][0], batch[1][0], 0])
         sample.sample_id = int(batch.sample_id)
         return sample
+
+    def __getitems__(self, indices: list[int]) -> list[Batch]:
+        """Fetch a whole batch for a torch ``DataLoader``, which asks for this before it asks item by item."""
+        return [self.batch(torch.tensor(indices))]
 
     def batch(self, indices: Tensor) -> Batch:
         """Fetch the items at (B,) indices at once."""

@@ -41,7 +41,13 @@ class _TimelineStream:
         self.stream = stream
 
     def __iter__(self) -> Iterator[CLExperience]:
-        return map(set_label_attributes, self.stream)
+        position = 0
+        for experience in self.stream:
+            position = 1 if getattr(experience, "is_first_subexp", True) else position + 1
+            # Avalanche 0.6.0 leaves the mark out where the size of the chunks divides the experience.
+            if position == getattr(experience, "sub_stream_length", None):
+                experience.is_last_subexp = True
+            yield set_label_attributes(experience)
 
 
 def with_label_timeline(obj: ScenarioOrStream) -> ScenarioOrStream:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import build_backbone
 
+TEST_DATA = Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 TINY_VIT = {"embed_dim": 24, "depth": 1, "num_heads": 2}
 TINY_SWIN = {"embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2)}
 
@@ -230,7 +231,7 @@ def test_wrong_names_and_options_are_one_sentence(name, options, match):
 
 
 def test_real_weights():
-    path = Path(os.environ.get("CML_BENCH_TEST_DATA", "../shared/data")) / "weights/mobilenetv2_100.tf_in1k.safetensors"
+    path = TEST_DATA / "weights/mobilenetv2_100.tf_in1k.safetensors"
     if not path.is_file():
         pytest.skip(f"MobileNetV2 weights {path} are missing; set CML_BENCH_TEST_DATA")
     backbone = build_backbone("mobilenetv2_100", checkpoint=path, evaluated_on=("coco",)).eval()

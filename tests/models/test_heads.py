@@ -255,6 +255,7 @@ def test_word_queries_keep_the_angles_of_the_words(vectors):
     [
         (lambda: DLFLHead(D, steps=2), "steps=2"),
         (lambda: DLFLHead(D, steps=0, width=8), "steps=0"),
+        (lambda: DLFLHead(D, width=0), "width=0"),
         (lambda: DLFLHead(D, heads=5), "heads=5"),
         (lambda: DLFLHead(D, width=10, heads=4), "heads=4"),
         (lambda: DLFLHead(D, dropout=1.0), "dropout 1.0"),

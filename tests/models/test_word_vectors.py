@@ -10,6 +10,7 @@ import torch
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.word_vectors import load_word_vectors, project_queries
 
+TEST_DATA = Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 WORDS = {"cat": [1.0, 2.0, 3.0], "traffic": [0.0, 2.0, 4.0], "light": [2.0, 0.0, 0.0], "hot-dog": [9.0, 9.0, 9.0]}
 
 
@@ -80,7 +81,7 @@ def test_projection_is_orthonormal_fixed_and_private(width):
 
 
 def test_published_vectors():
-    path = Path(os.environ.get("CML_BENCH_TEST_DATA", "../shared/data")) / "text" / "glove300.npz"
+    path = TEST_DATA / "text" / "glove300.npz"
     if not path.is_file():
         pytest.skip(f"GloVe vectors {path} are missing; set CML_BENCH_TEST_DATA")
     with np.load(path, allow_pickle=False) as stored:

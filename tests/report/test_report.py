@@ -38,12 +38,12 @@ def result(method: str, seed: int, last_map: float, /, **changes: Any) -> dict[s
             "method": method,
             "class_order": "published",
             "seed": seed,
-            "training": {"epochs": 2},
         },
         "benchmark": {"name": "digits", "version": 1, "protocol": "B0-C2", "title": "Digits"},
         "method": {"title": method.upper(), "family": "replay", "head": "dlfl", "loss": "bce", "replay_labels": None},
         "metrics": {"summary": {"last_map": last_map, "forgetting": 0.1}},
         "cost": {"seconds": {"training": 3.0, "evaluation": 1.0}, "peak_memory_mb": {"training": 9, "evaluation": 5}},
+        "data": {"train": {"fingerprint": "a"}, "test": {"fingerprint": "b"}},
         "missing": [],
     }
     return {**document, **changes}
@@ -128,7 +128,7 @@ def test_configurations_never_share_a_table(tmp_path: Path) -> None:
     base = result("er", 0, 0.5)
     documents = [
         base,
-        other_job(base, training={"epochs": 3}),
+        {**base, "data": {"train": {"fingerprint": "a"}, "test": {"fingerprint": "other"}}},
         other_job(base, benchmark_options={}),
         other_job(base, benchmark="voc"),
         {**base, "benchmark": {**base["benchmark"], "version": 2}},
@@ -222,7 +222,7 @@ def small(tmp_path: Path) -> Any:
 
 def test_markdown(small: Any) -> None:
     lines = to_markdown(small).splitlines()
-    assert lines[0] == '### Digits, B0-C2, version 1, options {"a": 2, "b": 1}, training {"epochs": 2}'
+    assert lines[0] == "### Digits, B0-C2, version 1, data 911169dd, a=2 b=1"
     cells = [[cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")] for line in lines[2:] if line]
     assert cells[0] == ["method", "head", "loss", "last mAP", "forgetting", "seconds", "n", "notes"]
     table = {row[0]: row[3:] for row in cells[2:]}

@@ -69,6 +69,10 @@ class DLFLHead(Head):
         freeze_old_queries: bool = False,
     ) -> None:
         super().__init__(in_features)
+        if width is not None and width < 1:
+            raise CmlBenchError(
+                f"width={width} of the dlfl head is not a width; take at least 1, or None for the backbone's"
+            )
         self.width = width or in_features
         if steps < 1 or (steps > 1 and width is None):
             raise CmlBenchError(f"steps={steps} of the dlfl head needs the cascade; give width as well, e.g. width=512")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from cml_bench.runs.events import Event, Report
 from cml_bench.runs.job import Job
 
 _events: Queue[Event | None]
+
+
+def warm_up() -> None:
+    """Start the slow imports (torch, Avalanche) in the server that workers are forked from, without waiting."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["cml_bench.runs.run", "cml_bench.runs.check"])
+    forkserver.ensure_running()
 
 
 def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) -> None:
@@ -31,9 +38,8 @@ def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) ->
     Raises:
         CmlBenchError: If a worker was killed; finished results are kept.
     """
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    # The slow imports happen once, in the server that workers are forked from.
-    context.set_forkserver_preload(["cml_bench.runs.run", "cml_bench.runs.check"])
     events: Queue[Event | None] = context.Queue()
     listener = threading.Thread(target=_listen, args=(events, report), daemon=True)
     listener.start()

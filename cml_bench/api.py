@@ -1,0 +1,115 @@
+"""What the command line does, as Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cml_bench.options import as_text
+from cml_bench.registry import load
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.results import result_path
+from cml_bench.runs.sweep import execute, missing_jobs, read_suite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cml_bench.report.tables import ComparisonTable
+
+DEFAULT_RESULTS = Path("results/runs")
+
+
+def run(
+    benchmark: str = "digits",
+    methods: Sequence[str] | None = None,
+    *,
+    seeds: int | Iterable[int] = 2,
+    class_orders: int | Iterable[str] = 1,
+    results: Path | str = DEFAULT_RESULTS,
+    workers: int | None = None,
+    console: Console | None = None,
+    **options: object,
+) -> ComparisonTable:
+    """Run methods on a benchmark, as far as they have no result yet, and return their table.
+
+    Args:
+        benchmark: Name or ``./file.py:Class``.
+        methods: Method specifications, as ``"er head=dlfl memory_size=500"``; None for the benchmark's default ones.
+        seeds: Number of seeds, or the seeds.
+        class_orders: Number of class orders, or the orders (``"default"``, ``"frequency"``, ``"random:5"`` ...).
+        results: Folder for result files.
+        workers: Jobs at once; None for one a core, or 1 with a GPU.
+        console: Where to show progress; None for nowhere.
+        **options: Options of the benchmark and training settings.
+
+    Raises:
+        CmlBenchError: If the input is bad, or jobs failed; finished results are kept.
+    """
+    jobs = make_jobs(
+        [benchmark],
+        default_methods(benchmark) if methods is None else methods,
+        parse_class_orders(_listed(class_orders)),
+        parse_seeds(_listed(seeds)),
+        [f"{key}={as_text(value)}" for key, value in options.items()],
+    )
+    return run_jobs(jobs, Path(results), workers, console)
+
+
+def sweep(
+    suite: Path | str,
+    *,
+    results: Path | str = DEFAULT_RESULTS,
+    workers: int | None = None,
+    console: Console | None = None,
+    **options: object,
+) -> ComparisonTable:
+    """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest."""
+    given = [f"{key}={as_text(value)}" for key, value in options.items()]
+    return run_jobs(read_suite(Path(suite), given).jobs, Path(results), workers, console)
+
+
+def compare(results: Path | str = DEFAULT_RESULTS, metrics: Sequence[str] | None = None) -> ComparisonTable:
+    """Return the comparison tables of a results folder, one a benchmark configuration."""
+    from cml_bench.report.collect import collect
+    from cml_bench.report.tables import DEFAULT_METRICS
+    from cml_bench.report.tables import compare as compare_frame
+
+    return compare_frame(collect(Path(results)), tuple(metrics) if metrics else DEFAULT_METRICS)
+
+
+def default_methods(benchmark: str) -> Sequence[str]:
+    """Return the methods that a benchmark runs when the user names none."""
+    methods: Sequence[str] = load("benchmarks", benchmark).meta.methods
+    return methods
+
+
+def run_jobs(
+    jobs: Sequence[Job], results: Path, workers: int | None = None, console: Console | None = None
+) -> ComparisonTable:
+    """Run the jobs that have no result yet and return the table of all of them.
+
+    Raises:
+        CmlBenchError: If the input is bad (nothing has run then).
+    """
+    from rich.console import Console
+
+    from cml_bench.report.collect import collect
+    from cml_bench.report.tables import compare as compare_frame
+    from cml_bench.terminal import SweepProgress
+
+    console = console or Console(quiet=True)
+    missing = missing_jobs(jobs, results)
+    if len(missing) < len(jobs):
+        console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are done already; {len(missing)} are left.")
+    if missing:
+        with SweepProgress(missing, console) as progress:
+            execute(missing, results, workers=workers, report=progress)
+    frame = collect(results)
+    own = {str(result_path(results, job)) for job in jobs}
+    return compare_frame(frame[frame["path"].astype(str).isin(own)])
+
+
+def _listed(value: int | Iterable[object]) -> str:
+    # A list of one keeps its comma, or it would read as a count.
+    return str(value) if isinstance(value, int) else ",".join(map(str, value)) + ","

@@ -1,0 +1,17 @@
+"""Optimisers by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cml_bench.training.config import TrainingConfig
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser over all trainable parameters that the model has so far; growth adds the rest."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,0 +1,67 @@
+"""Learning rates step by step against closed forms and torch's own schedulers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from torch.optim.lr_scheduler import OneCycleLR
+
+from cml_bench.registry import load
+
+LR = 0.08
+Naive = load("strategies", "naive")
+
+
+class RateWatcher(SupervisedPlugin):
+    """Notes the learning rate of every update of every parameter group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[list[float]] = []
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self.rates.append([])
+
+    def before_update(self, strategy: Any, **kwargs: Any) -> None:
+        rates = {group["lr"] for group in strategy.optimizer.param_groups}
+        assert len(rates) == 1, "old and new parameters learn at different rates"
+        self.rates[-1] += rates
+
+
+def one_cycle(steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
+    scheduler = OneCycleLR(optimizer, LR, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+EXPECTED = {
+    "constant": lambda steps: [LR] * steps,
+    "cosine": lambda steps: [LR * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)],
+    "one_cycle": one_cycle,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(EXPECTED))
+def test_every_experience_runs_the_whole_schedule(tiny_scenario: Any, learn: Any, kind: str) -> None:
+    watcher, scenario = RateWatcher(), tiny_scenario()
+    learn(Naive(), scenario, schedule=kind, lr=LR, epochs=3, extra=[watcher])
+    assert len(watcher.rates) == 3
+    for experience, rates in zip(scenario.train_stream, watcher.rates, strict=True):
+        steps = 3 * math.ceil(len(experience.dataset) / 8)
+        assert rates == pytest.approx(EXPECTED[kind](steps), rel=1e-6)
+        if kind == "one_cycle":
+            assert max(rates) == pytest.approx(LR, rel=0.05)
+
+
+def test_one_step_is_enough_for_every_schedule(tiny_scenario: Any, learn: Any) -> None:
+    for kind in EXPECTED:
+        learn(Naive(), tiny_scenario(), schedule=kind, epochs=1, batch_size=64)
