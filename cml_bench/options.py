@@ -49,7 +49,12 @@ def arguments(target: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str,
 
 
 def convert(
-    target: Callable[..., Any], options: Mapping[str, str], *, owner: str, skip: Iterable[str] = ()
+    target: Callable[..., Any],
+    options: Mapping[str, str],
+    *,
+    owner: str,
+    skip: Iterable[str] = (),
+    beside: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return ``options`` as typed keyword arguments of ``target``.
 
@@ -58,6 +63,7 @@ def convert(
         options: Argument names to text, as typed by the user.
         owner: Who has these options, for the error sentence.
         skip: Arguments that are not the user's to set.
+        beside: Options that are written in the same place but belong to another; for the suggestion only.
 
     Raises:
         CmlBenchError: If there is no such argument (the nearest is suggested), the text is no value of its type, or an
@@ -72,7 +78,7 @@ def convert(
     typed: dict[str, Any] = {}
     for name, text in options.items():
         if name not in known:
-            raise CmlBenchError(f"{owner} has no option {name!r}: {suggest(name, known)}")
+            raise CmlBenchError(f"{owner} has no option {name!r}: {suggest(name, {*known, *beside})}")
         if name not in hints:
             typed[name] = _guess(text)
             continue
@@ -110,7 +116,7 @@ def _literal(text: str, hint: Any) -> Any:
     """Return None for ``none`` where None is allowed, a JSON list or object where the text is one, else the text."""
     if text.lower() in {"none", "null"} and type(None) in typing.get_args(hint):
         return None
-    if text[:1] in "[{":
+    if text.startswith(("[", "{")):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:

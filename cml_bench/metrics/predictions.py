@@ -66,9 +66,13 @@ class Predictions:
         arrays.update({f"logits_{t}": block for t, block in enumerate(self.logits)})
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
-        with aside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(aside, path)
+        try:
+            with aside.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

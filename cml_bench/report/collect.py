@@ -33,6 +33,7 @@ JOB_COLUMNS: Final = (
     "seconds",
     "peak_memory_mb",
     "missing_images",
+    "when_learnt",
 )
 """Columns of every frame; those after them are metrics."""
 
@@ -48,9 +49,9 @@ def collect(results: Path) -> pd.DataFrame:
 
     Returns:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
-        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal, and
-        ``data`` a digest of images, labels and weights (None for a job that failed before it had read them);
-        ``seconds`` is the sum over phases, ``peak_memory_mb`` the largest of any phase.
+        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal; ``data`` a digest of
+        labels and weights (None for a job that failed before it had read them); ``when_learnt`` the mAP of each
+        experience's labels right after it; ``seconds`` the sum over phases, ``peak_memory_mb`` the largest of them.
 
     Raises:
         CmlBenchError: If the folder does not exist or holds no result file.
@@ -107,6 +108,7 @@ def _row(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         "seconds": sum(cost["seconds"].values()) if cost.get("seconds") else None,
         "peak_memory_mb": max(cost["peak_memory_mb"].values()) if cost.get("peak_memory_mb") else None,
         "missing_images": len(result["missing"]) if result["status"] == "ok" else 0,
+        "when_learnt": _diagonal(result),
         **{name: float("nan") if value is None else float(value) for name, value in summary.items()},
     }
 
@@ -118,6 +120,12 @@ def _data_digest(result: dict[str, Any]) -> str | None:
         return None
     parts.append((result.get("backbone") or {}).get("sha256") or "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _diagonal(result: dict[str, Any]) -> tuple[float, ...]:
+    """Return the mAP of each experience's labels right after it was learnt."""
+    performance = (result.get("metrics") or {}).get("performance") or []
+    return tuple(float("nan") if row[k] is None else row[k] for k, row in enumerate(performance))
 
 
 def _text(value: object) -> str | None:

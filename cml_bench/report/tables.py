@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.metrics.retention import forward_transfer, mean_defined
 from cml_bench.report.collect import JOB_COLUMNS
 
 DEFAULT_METRICS: Final = (
@@ -23,6 +25,9 @@ DEFAULT_METRICS: Final = (
     "forgetting",
 )
 """Both definitions of class F1 stand side by side, because papers print either under the same name."""
+
+FRESH: Final = "from_scratch"
+"""Method whose runs forward transfer is measured against."""
 
 _AT_THRESHOLD = re.compile(r"(?P<span>last_|avg_)?(?P<name>[a-z0-9_]+)@(?P<threshold>0?\.\d+)")
 _CONFIGURATION = ["benchmark", "version", "benchmark_options", "data"]
@@ -121,6 +126,8 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
     known = [column for column in jobs.columns if column not in JOB_COLUMNS]
     values = jobs[name] if name in known else pd.Series(float("nan"), index=jobs.index)
     done = jobs["status"] == "ok"
+    if name == "forward_transfer":
+        return _forward_transfer(jobs, done)
     match = _AT_THRESHOLD.fullmatch(name)
     if match is not None:
         absent = done & values.isna()
@@ -129,6 +136,26 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
     if name not in known and done.any():
         raise CmlBenchError(f"metric {name!r} is in no result; {suggest(name, known)}")
     return values
+
+
+def _forward_transfer(jobs: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[float]:
+    """Return how much better the labels of later experiences were learnt than by the ``from_scratch`` job beside.
+
+    The reference has the same configuration, head, criterion, class order and seed; NaN where it was not run.
+
+    Raises:
+        CmlBenchError: If no reference was run at all.
+    """
+    beside = [*_CONFIGURATION, "head", "loss", "class_order", "seed"]
+    scratch = jobs[done & (jobs["method"].astype(str).str.split().str[0] == FRESH)].drop_duplicates(beside)
+    if scratch.empty:
+        raise CmlBenchError(f"metric 'forward_transfer' compares with {FRESH!r}: run that method as well")
+    pairs = jobs.merge(scratch[[*beside, "when_learnt"]], on=beside, how="left", suffixes=("", "_fresh"))
+    values = [
+        mean_defined(forward_transfer(np.diag(own), fresh)) if isinstance(fresh, tuple) and own else float("nan")
+        for own, fresh in zip(pairs["when_learnt"], pairs["when_learnt_fresh"], strict=True)
+    ]
+    return pd.Series(values, index=jobs.index, dtype="float64")
 
 
 def _from_predictions(path: Path, name: str, match: re.Match[str]) -> float:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
@@ -40,10 +41,12 @@ class Job:
     @property
     def key(self) -> str:
         """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
+        method = parse_method(self.method)
+        named = [self.benchmark, method.strategy, *(p for p in (method.head, method.loss) if p and ":" in p)]
         identity = {
             "job": dataclasses.asdict(self),
             "version": cml_bench.__version__,
-            "files": [file_digest(self.benchmark), file_digest(parse_method(self.method).strategy)],
+            "files": [file_digest(name) for name in named],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -71,14 +74,16 @@ def make_jobs(
         options: ``key=value`` options of benchmark and training.
     """
     specs = [parse_method(method).spec for method in methods]
-    repeated = [spec for spec in specs if specs.count(spec) > 1]
-    if repeated:
-        raise CmlBenchError(f"method {repeated[0]!r} is listed twice: list it once")
     pairs = parse_pairs(options)
-    orders, names = list(class_orders), list(benchmarks)
+    orders, names, numbers = list(class_orders), list(benchmarks), list(seeds)
+    listed: dict[str, list[Any]] = {"method": specs, "class order": orders, "benchmark": names, "seed": numbers}
+    for kind, values in listed.items():
+        repeated = [value for value in values if values.count(value) > 1]
+        if repeated:
+            raise CmlBenchError(f"{kind} {repeated[0]!r} is listed twice: list it once")
     return [
         Job(benchmark=name, method=spec, class_order=order, seed=seed, options=pairs)
-        for seed in seeds
+        for seed in numbers
         for order in orders
         for name in names
         for spec in specs
@@ -99,10 +104,12 @@ def parse_seeds(text: str) -> list[int]:
 def parse_class_orders(text: str) -> list[str]:
     """Parse ``"3"`` (the default order, random:1 and random:2) or a list, as ``"default,frequency,random:5"``."""
     if text.isdigit():
-        if int(text) < 1:
-            raise CmlBenchError(f"class orders {text!r} name no run: write a count of at least 1, or a list of orders")
-        return ["default", *(f"random:{i}" for i in range(1, int(text)))]
-    return [part.strip() for part in text.split(",") if part.strip()]
+        orders = ["default", *(f"random:{i}" for i in range(1, int(text)))] if int(text) else []
+    else:
+        orders = [part.strip() for part in text.split(",") if part.strip()]
+    if not orders:
+        raise CmlBenchError(f"class orders {text!r} name no run: write a count of at least 1, or a list of orders")
+    return orders
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from cml_bench.errors import CmlBenchError
@@ -55,17 +56,26 @@ def parse_method(spec: str) -> Method:
             nested[part][option] = value
         else:
             own[key] = value
-    name = words[0] if ":" in words[0] else words[0].replace("-", "_")
     head, loss = own.pop("head", None), own.pop("loss", None)
     return Method(
-        strategy=name,
-        head=head and head.replace("-", "_"),
-        loss=loss and loss.replace("-", "_"),
+        strategy=_plain(words[0]),
+        head=head and _plain(head),
+        loss=loss and _plain(loss),
         head_options=tuple(sorted(nested["head"].items())),
         loss_options=tuple(sorted(nested["loss"].items())),
         options=tuple(sorted(own.items())),
     )
 
 
+def _plain(name: str) -> str:
+    """Return a name in snake_case; a path or an import name stays as it is."""
+    return name if ":" in name else name.replace("-", "_")
+
+
 def _quoted(value: str) -> str:
-    return f"'{value}'" if any(letter.isspace() for letter in value) else value
+    # Not shlex.quote for all: it quotes harmless letters, too, and the text is part of a job's identity.
+    try:
+        plain = shlex.split(value) == [value]
+    except ValueError:
+        plain = False
+    return value if plain else shlex.quote(value)

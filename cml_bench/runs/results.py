@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
         aside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise CmlBenchError(
             f"result {path} cannot be written ({error.strerror}): free space or name another --results"
         ) from None

@@ -98,8 +98,7 @@ def plan(job: Job) -> Plan:
         raise CmlBenchError(f"{job.benchmark!r} is no benchmark: give a subclass of cml_bench.Benchmark")
     shared, own = _split(job.options)
     owner = f"benchmark {job.benchmark}"
-    # A misspelt key belongs to neither side; the benchmark's complaint suggests from both.
-    benchmark = kind(**convert(kind, own, owner=owner))
+    benchmark = kind(**convert(kind, own, owner=owner, beside=TRAINING_KEYS))
     method = parse_method(job.method)
     return plan_method(method, load("strategies", method.strategy), benchmark, shared)
 
@@ -123,6 +122,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             f"online_chunk is a single pass of unknown length but epochs={training.epochs}, "
             f"schedule={training.schedule}: set epochs=1 schedule=constant"
         )
+    _check_device(training.device)
     learner, learner_options = _learner(method.strategy, target, strategy_options)
     meta = getattr(learner, "meta", None)
     head = load("heads", method.head or (meta.head if meta else "linear"))
@@ -153,10 +153,18 @@ def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConf
     return dataclasses.replace(defaults, **typed)
 
 
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CmlBenchError(f"device={device!r} cannot be used ({reason}): set device=cpu") from None
+
+
 def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
     owner = f"strategy {name}"
     if inspect.isclass(target) and issubclass(target, Strategy):
-        return target(**convert(target, options, owner=owner)), {}
+        return target(**convert(target, options, owner=owner, beside=TRAINING_KEYS)), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
     if not is_learner and not inspect.isfunction(target):
         raise CmlBenchError(
@@ -266,6 +274,8 @@ def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> 
         takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
         common = common if takes_all else {name: value for name, value in common.items() if name in accepted}
     made = learner(**common)
+    if not isinstance(made, BaseSGDTemplate):
+        raise CmlBenchError(f"{plan.method.strategy} returned {made!r}: a factory must return an Avalanche strategy")
     for plugin in own:
         if plugin not in made.plugins:
             # Before Avalanche's clock, which must stay last.

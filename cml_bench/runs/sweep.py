@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,10 @@ def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: 
         report: Called with the jobs' events.
     """
     if workers is None:
-        workers = 1 if any(_uses_gpu(job) for job in jobs) else len(os.sched_getaffinity(0))
+        # joblib counts the cores that this process may use, containers and CPU affinity included.
+        from joblib import cpu_count
+
+        workers = 1 if any(_uses_gpu(job) for job in jobs) else cpu_count()
     workers = min(workers, len(jobs))
     if workers > 1:
         from cml_bench.runs.engines import processes
@@ -76,6 +78,8 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CmlBenchError(f"suite {path} cannot be read ({error.strerror}): give the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise CmlBenchError(f"suite {path} is no UTF-8 text ({error.reason}): give the path of a YAML file") from None
     except yaml.YAMLError as error:
         raise CmlBenchError(f"suite {path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -84,8 +88,10 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
         if key not in _SUITE_KEYS:
             raise CmlBenchError(f"suite {path} has no key {key!r}: {suggest(str(key), _SUITE_KEYS)}")
     names, methods = (_strings(content, key, path) for key in ("benchmarks", "methods"))
-    given = dict(parse_pairs(options))
-    shared = {str(key): as_text(value) for key, value in (content.get("set") or {}).items()}
+    given, settings = dict(parse_pairs(options)), content.get("set") or {}
+    if not isinstance(settings, dict):
+        raise CmlBenchError(f"suite {path} needs key: value pairs under 'set', not {settings!r}")
+    shared = {str(key): as_text(value) for key, value in settings.items()}
     jobs = make_jobs(
         names,
         methods,

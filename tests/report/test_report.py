@@ -268,3 +268,28 @@ def test_stored_metrics_need_no_torch(tmp_path: Path) -> None:
         f"to_markdown(compare(collect(Path({str(tmp_path)!r})), ['last_map'])); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def learnt(method: str, seed: int, *diagonal: float) -> dict[str, Any]:
+    size = len(diagonal)
+    matrix = [[diagonal[k] if k == t else None if t < k else 0.0 for t in range(size)] for k in range(size)]
+    return result(method, seed, 0.5, metrics={"summary": {"last_map": 0.5, "forgetting": 0.1}, "performance": matrix})
+
+
+def test_forward_transfer_is_measured_against_from_scratch_of_the_same_seed(tmp_path: Path) -> None:
+    documents = [
+        learnt("from_scratch", 0, 0.9, 0.2, 0.4),
+        learnt("from_scratch", 1, 0.9, 0.1, 0.1),
+        learnt("er", 0, 0.1, 0.5, 0.3),  # +0.3 and -0.1: the first experience has nothing before it
+        learnt("er", 1, 0.1, 0.2, 0.4),  # +0.1 and +0.3
+        learnt("naive", 2, 0.1, 0.2, 0.4),  # no reference with seed 2
+    ]
+    table = rows(write(tmp_path, *documents), ("forward_transfer", "last_map"))
+    assert table.loc["er", "forward_transfer_mean"] == pytest.approx(0.15)
+    assert table.loc["from_scratch", "forward_transfer_mean"] == 0
+    assert table.loc["naive", "forward_transfer_n"] == 0
+
+
+def test_forward_transfer_without_a_reference_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(CmlBenchError, match="from_scratch"):
+        rows(write(tmp_path, learnt("er", 0, 0.1, 0.5)), ("forward_transfer",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -33,9 +34,7 @@ def test_rows_of_unlike_width_weigh_by_their_entries() -> None:
     widths = [2, 5, 3, 5]
     logits = torch.randn(4, 7, generator=generator)
     stored = [torch.randn(width, generator=generator) for width in widths]
-    total = sum(
-        float(logits[row, c] - stored[row][c]) ** 2 for row, width in enumerate(widths) for c in range(width)
-    )
+    total = sum(float(logits[row, c] - stored[row][c]) ** 2 for row, width in enumerate(widths) for c in range(width))
     assert float(stored_logit_loss(logits, stored)) == pytest.approx(total / sum(widths), rel=1e-5)
 
 
@@ -99,8 +98,7 @@ def test_the_two_terms_read_two_draws(tiny_scenario: Any, learn: Any) -> None:
     assert draws
     assert all(len(batch) == 5 for batch in draws)
     assert any(first != second for first, second in zip(draws[::2], draws[1::2], strict=True))
-    memory = set(learnt.plugins[0].past if hasattr(plugin, "past") else sum(draws, []))
-    assert memory <= set(tiny_scenario().splits["train"].experiences[0].tolist())
+    assert set(chain.from_iterable(draws)) <= set(scenario.splits["train"].experiences[0].tolist())
 
 
 def test_the_logit_term_holds_old_logits(tiny_scenario: Any, learn: Any) -> None:

@@ -81,7 +81,8 @@ def test_training_stream_equals_brute_force(
     try:
         scenario = build(tiny_source, train, assignment=assignment, annotation=annotation, **protocol)
     except CmlBenchError as error:
-        assert "has no image" in str(error)
+        if "has no image" not in str(error):
+            raise
         if assignment == "overlap" and order == "published":
             assert any(not train[:, group].any() for group in groups)
         return
@@ -116,9 +117,7 @@ def test_training_stream_equals_brute_force(
 
 @settings(max_examples=60, deadline=None)
 @given(train=tables(), test=tables(), increment=st.integers(1, 4), rule=st.sampled_from(TESTS))
-def test_test_stream_equals_brute_force(
-    tiny_source: Any, train: Any, test: Any, increment: int, rule: str
-) -> None:
+def test_test_stream_equals_brute_force(tiny_source: Any, train: Any, test: Any, increment: int, rule: str) -> None:
     n_labels = train.shape[1]
     train[0] = 1  # every experience has an image
     test = np.resize(test, (len(test), n_labels))
@@ -149,11 +148,10 @@ def test_held_out_images_are_never_trained_on(
 ) -> None:
     train = np.concatenate([np.ones((8, train.shape[1]), dtype=np.int8), train])
     try:
-        scenario = build(
-            tiny_source, train, validation=fraction, seed=seed, assignment=assignment, test="all_images"
-        )
+        scenario = build(tiny_source, train, validation=fraction, seed=seed, assignment=assignment, test="all_images")
     except CmlBenchError as error:
-        assert "has no image" in str(error)
+        if "has no image" not in str(error):
+            raise
         return
     held_out, *others = rows_of(scenario.valid_stream)
     assert all(rows == held_out for rows in others)

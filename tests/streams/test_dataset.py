@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -235,8 +236,8 @@ def test_loader_covers_every_row_once_an_epoch(dataset: MultiLabelDataset) -> No
     epochs = [[batch.sample_id.tolist() for batch in loader] for _ in range(6)]
     for epoch in epochs:
         assert [len(batch) for batch in epoch] == [2, 2, 1]
-        assert sorted(sum(epoch, [])) == sorted(ROWS)
-    assert len({tuple(sum(epoch, [])) for epoch in epochs}) > 1, "every epoch has the same order"
+        assert sorted(chain.from_iterable(epoch)) == sorted(ROWS)
+    assert len({tuple(chain.from_iterable(epoch)) for epoch in epochs}) > 1, "every epoch has the same order"
     again = BatchLoader(dataset, 2, generator=torch.Generator().manual_seed(3))
     assert [[batch.sample_id.tolist() for batch in again] for _ in range(6)] == epochs
 
@@ -249,7 +250,7 @@ def test_loader_keeps_order_without_generator(
     batches = [batch.sample_id.tolist() for batch in loader]
     assert [len(batch) for batch in batches] == expected
     assert len(loader) == len(expected)
-    assert sum(batches, []) == ROWS[: sum(expected)]
+    assert list(chain.from_iterable(batches)) == ROWS[: sum(expected)]
 
 
 def test_loader_leaves_the_global_generator(dataset: MultiLabelDataset) -> None:

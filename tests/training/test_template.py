@@ -71,9 +71,7 @@ def bare_loop(scenario: Any, optimizer: str, *, seed: int, epochs: int, batch_si
 
 
 @pytest.mark.parametrize(("optimizer", "weight_decay"), [("sgd", 0.0), ("adamw", 0.01)])
-def test_equals_a_bare_loop_bit_for_bit(
-    tiny_scenario: Any, learn: Any, optimizer: str, weight_decay: float
-) -> None:
+def test_equals_a_bare_loop_bit_for_bit(tiny_scenario: Any, learn: Any, optimizer: str, weight_decay: float) -> None:
     scenario = tiny_scenario(spatial=False)
     settings = {"seed": 3, "epochs": 3, "batch_size": 7, "lr": 0.05}
     learnt = learn(Naive(), scenario, optimizer=optimizer, weight_decay=weight_decay, **settings)

@@ -1,0 +1,230 @@
+"""One run on the toy stream of the conformance kit, under observation."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import CLExperience
+from avalanche.core import SupervisedPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor, nn
+
+from cml_bench.labels import is_known
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.registry import load
+from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.isolation import isolated
+from cml_bench.runs.learn import learn, predict
+from cml_bench.runs.method import Method, parse_method
+from cml_bench.runs.setup import Plan, plan_method
+from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.dataset import MultiLabelDataset
+from cml_bench.testing_data import WIDTH, Toy, annotated_so_far, toy_backbone, toy_scenario
+from cml_bench.training.context import RunContext
+from cml_bench.training.recorder import LogitRecorder
+from cml_bench.training.strategy import Strategy, StrategyMeta
+
+MEMORY_SIZE = 10
+"""Images that a memory may hold where it is to overflow."""
+
+
+class _QuietModel(MultiLabelModel):
+    """Grows without moving torch's global generator, so that only the strategy itself can move it."""
+
+    def adaptation(self, experience: CLExperience) -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().adaptation(experience)
+
+
+class Watcher(SupervisedPlugin):
+    """Notes what a learner reads and keeps.
+
+    Attributes:
+        experience: The experience being learnt.
+        widest: Experience to label columns of the widest batch.
+        buffers: Number of exemplar buffers on the learner's plugins.
+        stored: Images in all of them together, at the fullest moment.
+        altered: Entries ``(image, column)`` of batches or buffers that are known otherwise than as annotated so far.
+    """
+
+    def __init__(self, scenario: MultiLabelScenario) -> None:
+        super().__init__()
+        self.experience = 0
+        self.widest: dict[int, int] = {}
+        self.buffers = 0
+        self.stored = 0
+        self.altered: set[tuple[int, int]] = set()
+        self._annotated = annotated_so_far(scenario)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Look at the batch and the memory."""
+        labels = strategy.mb_y
+        self.widest[self.experience] = max(self.widest.get(self.experience, 0), labels.shape[1])
+        if hasattr(strategy.mbatch, "sample_id"):
+            self._compare(strategy.mbatch.sample_id, labels)
+        self.look_at_memory(strategy)
+
+    def look_at_memory(self, strategy: Any) -> None:
+        """Look at every exemplar buffer that is an attribute of a plugin."""
+        found = [value for plugin in strategy.plugins for value in vars(plugin).values()]
+        memories = [value.buffer for value in found if isinstance(value, ExemplarsBuffer)]
+        self.buffers = max(self.buffers, len(memories))
+        self.stored = max(self.stored, sum(map(len, memories)))
+        for memory in memories:
+            if isinstance(memory, MultiLabelDataset):
+                self._compare(memory.sample_ids.data, memory.labels.data)
+
+    def _compare(self, ids: Tensor, labels: Tensor) -> None:
+        labels = labels.cpu()
+        written = self._annotated[self.experience][ids.cpu(), : labels.shape[1]]
+        wrong = is_known(labels[:, : written.shape[1]]) & (labels[:, : written.shape[1]] != written)
+        self.altered.update((int(ids[row]), int(column)) for row, column in wrong.nonzero().tolist())
+
+
+@dataclass
+class Trial:
+    """What a run on the toy stream left behind.
+
+    Attributes:
+        scenario: The stream.
+        watcher: What was seen on the way.
+        meter: What it cost.
+        learner: The Avalanche strategy object, at the end.
+        logits: After each experience, (N, n_seen) logits of the test images.
+        sizes: After each experience, the number of parameters before and after evaluation.
+        head_labels: After each experience, the labels of the head.
+        drawn_from: Global generators that moved during the run.
+    """
+
+    scenario: MultiLabelScenario
+    watcher: Watcher
+    meter: CostMeter
+    learner: Any = None
+    logits: list[Tensor] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    head_labels: list[tuple[str, ...]] = field(default_factory=list)
+    drawn_from: tuple[str, ...] = ()
+
+    def differs_from(self, other: Trial) -> int | None:
+        """Return the first experience after which a bit of the logits differs, of the experiences that both have."""
+        pairs = enumerate(zip(self.logits, other.logits, strict=False))
+        return next((t for t, (mine, theirs) in pairs if not torch.equal(mine, theirs)), None)
+
+
+def try_out(
+    plan: Plan, *, scenario: MultiLabelScenario | None = None, seed: int = 0, extra_evaluations: bool = False
+) -> Trial:
+    """Run a method on the toy stream.
+
+    Args:
+        plan: The resolved method.
+        scenario: A stream that was tampered with; None for a fresh one.
+        seed: Seed of the run.
+        extra_evaluations: Evaluate the whole test stream, future experiences included, once more after each experience.
+    """
+    scenario = scenario or toy_scenario()
+    trial = Trial(scenario, Watcher(scenario), CostMeter())
+    recorder = LogitRecorder()
+    with isolated(seed, plan.training.threads), warnings.catch_warnings(record=True):
+        # Avalanche turns its own deprecation warnings on again; recorded, none is shown.
+        model = _QuietModel(toy_backbone(), plan.head(WIDTH, **plan.head_options))
+        criterion = plan.criterion(**plan.criterion_options)
+        model, criterion = model.to(plan.training.device), criterion.to(plan.training.device)
+        before = _generator_states()
+        run = RunContext(seed, plan.training, model, criterion, scenario.oracle)
+        steps = learn(plan, run, scenario, [recorder, trial.watcher])
+        for t in count():
+            trial.watcher.experience = t
+            with trial.meter.phase("training"):
+                learner = next(steps, None)
+            if learner is None:
+                break
+            trial.learner = learner
+            trial.watcher.look_at_memory(learner)
+            trial.head_labels.append(model.head.label_names)
+            size = _size(model)
+            with trial.meter.phase("evaluation"):
+                trial.logits.append(predict(learner, recorder, scenario, t))
+            if extra_evaluations:
+                # Avalanche's own loop draws a seed for every loader, also one that does not shuffle.
+                with isolated(seed, plan.training.threads):
+                    learner.eval(scenario.test_stream)
+            trial.sizes.append((size, _size(model)))
+        after = _generator_states()
+        trial.drawn_from = tuple(name for name in before if before[name] != after[name])
+    return trial
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _generator_states() -> Mapping[str, object]:
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what is watched
+    assert isinstance(state, dict)
+    return {
+        "random": random.getstate(),
+        "numpy.random": (state["state"]["key"].tolist(), state["state"]["pos"]),
+        "torch": torch.get_rng_state().tolist(),
+    }
+
+
+class NotApplicableError(Exception):
+    """There is nothing to check."""
+
+
+class Case:
+    """A strategy under test, with the runs that several checks look at.
+
+    Attributes:
+        file: Where the strategy is written; None if it was typed into an interpreter.
+        plan: The method, resolved on the toy benchmark.
+    """
+
+    def __init__(self, strategy: str | type[Strategy]) -> None:
+        if isinstance(strategy, str):
+            method = parse_method(strategy)
+            target = load("strategies", method.strategy)
+        else:
+            method, target = Method(f"{strategy.__module__}:{strategy.__qualname__}", None, None, (), (), ()), strategy
+        self.file = getattr(sys.modules.get(target.__module__), "__file__", None)
+        self.plan = plan_method(method, target, Toy(), {})
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy, if it is one of ours."""
+        if not isinstance(self.plan.learner, Strategy):
+            raise NotApplicableError("only a cml_bench Strategy promises this")
+        return self.plan.learner
+
+    @property
+    def exemptions(self) -> dict[str, str]:
+        """Checks that the strategy declares to be inapplicable, with its reasons."""
+        meta = getattr(self.plan.learner, "meta", None)
+        return dict(meta.exemptions) if isinstance(meta, StrategyMeta) else {}
+
+    @cached_property
+    def base(self) -> Trial:
+        """The plain run."""
+        return try_out(self.plan)
+
+    @cached_property
+    def memory(self) -> Trial:
+        """A run with a memory that overflows."""
+        plan = self.plan
+        if hasattr(plan.learner, "memory_size"):
+            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=MEMORY_SIZE))
+        trial = try_out(plan)
+        if not trial.watcher.buffers:
+            raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
+        return trial

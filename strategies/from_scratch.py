@@ -1,0 +1,55 @@
+"""From scratch: no transfer at all."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.training.config import TrainingConfig
+from cml_bench.training.context import RunContext
+from cml_bench.training.optimizer import make_optimizer
+from cml_bench.training.strategy import Strategy, StrategyMeta
+
+__all__ = ["FromScratch"]
+
+
+@dataclass(frozen=True)
+class FromScratch(Strategy):
+    """Start every experience from the same untrained model, and train on that experience alone.
+
+    The reference of forward transfer (arXiv 2302.00487): what an experience teaches without what came before it.
+    Everything is reset: weights, batch-norm statistics, optimiser, head (Avalanche's ``FromScratchTrainingPlugin``
+    keeps the rows of a grown head and the statistics).
+    """
+
+    meta = StrategyMeta(name="from_scratch", title="From scratch", family="baseline")
+
+    def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
+        """Return the plugin that puts the untrained model back."""
+        return [FreshStartPlugin(run.model, run.training)]
+
+
+class FreshStartPlugin(SupervisedPlugin):
+    """Puts untrained weights and a fresh optimiser in place at the start of each experience but the first."""
+
+    def __init__(self, model: MultiLabelModel, training: TrainingConfig) -> None:
+        super().__init__()
+        self.untrained = copy.deepcopy(model)
+        self.training = training
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Start anew; a later chunk of an online experience goes on with its model."""
+        first_chunk = getattr(strategy.experience, "is_first_subexp", True)
+        if strategy.clock.train_exp_counter == 0 or not first_chunk:
+            return
+        fresh = copy.deepcopy(self.untrained).train()
+        fresh.adaptation(strategy.experience)
+        strategy.model.head = fresh.head.to(strategy.device)
+        strategy.model.backbone.load_state_dict(fresh.backbone.state_dict())
+        strategy.optimizer = make_optimizer(self.training, strategy.model)
+        # Avalanche compares with the parameters it knew; those are gone.
+        strategy.optimized_param_id = None

@@ -1,0 +1,134 @@
+"""Jobs, methods and their texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.method import parse_method
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("1", [0]), ("3", [0, 1, 2]), ("0,4,7", [0, 4, 7]), ("5,", [5]), (" 2 , 1 ", [2, 1]), ("0,", [0])],
+)
+def test_seeds(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "", ",", "a", "1,b", "1.5", "3,-1"])
+def test_bad_seeds(text: str) -> None:
+    with pytest.raises(CmlBenchError, match=f"seeds {text!r}"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "orders"),
+    [
+        ("1", ["default"]),
+        ("3", ["default", "random:1", "random:2"]),
+        ("default, frequency,random:5", ["default", "frequency", "random:5"]),
+        ("alphabetical", ["alphabetical"]),
+    ],
+)
+def test_class_orders(text: str, orders: list[str]) -> None:
+    assert parse_class_orders(text) == orders
+
+
+@pytest.mark.parametrize("text", ["0", "", ","])
+def test_bad_class_orders(text: str) -> None:
+    with pytest.raises(CmlBenchError, match="class order"):
+        parse_class_orders(text)
+
+
+def test_jobs_are_the_product_seeds_slowest() -> None:
+    jobs = make_jobs(["a", "b"], ["naive", "er"], ["default", "random:1"], [0, 1], ["y=2", "x=1"])
+    expected = [
+        (seed, order, benchmark, method)
+        for seed in (0, 1)
+        for order in ("default", "random:1")
+        for benchmark in ("a", "b")
+        for method in ("naive", "er")
+    ]
+    assert [(job.seed, job.class_order, job.benchmark, job.method) for job in jobs] == expected
+    assert all(job.options == (("x", "1"), ("y", "2")) for job in jobs)
+    assert len({job.key for job in jobs}) == len({job.slug for job in jobs}) == 16
+
+
+def test_what_is_listed_twice_is_refused() -> None:
+    for seeds, orders, names in (([1, 1], ["default"], ["a"]), ([0], ["x", "x"], ["a"]), ([0], ["x"], ["a", "a"])):
+        with pytest.raises(
+            CmlBenchError, match=r"(seed 1|class order 'x'|benchmark 'a') is listed twice: list it once"
+        ):
+            make_jobs(names, ["naive"], orders, seeds)
+    with pytest.raises(CmlBenchError, match="'er head=dlfl memory_size=5' is listed twice"):
+        make_jobs(["digits"], ["er memory_size=5 head=dlfl", "er  head=dlfl memory_size=5"], ["default"], [0])
+
+
+def test_the_key_is_the_identity_of_a_job() -> None:
+    job = Job("digits", "naive", "default", 0, (("epochs", "1"),))
+    assert job.key == Job("digits", "naive", "default", 0, (("epochs", "1"),)).key
+    others = [
+        Job("digits", "naive", "default", 1, (("epochs", "1"),)),
+        Job("digits", "naive", "random:1", 0, (("epochs", "1"),)),
+        Job("digits", "er", "default", 0, (("epochs", "1"),)),
+        Job("split_coco", "naive", "default", 0, (("epochs", "1"),)),
+        Job("digits", "naive", "default", 0, (("epochs", "2"),)),
+        Job("digits", "naive", "default", 0),
+    ]
+    assert len({job.key, *(other.key for other in others)}) == 7
+
+
+@given(st.text(min_size=1, max_size=200).filter(lambda text: text.split() and "=" not in text and '"' not in text))
+def test_slugs_stay_inside_the_results_folder(text: str) -> None:
+    job = Job("../" + text, "naive", text, 0)
+    path = Path("/results") / job.slug
+    assert len(path.parts) == 4
+    assert ".." not in path.parts
+    assert len(path.name) < 200
+    assert path.name.endswith(job.key)
+
+
+# -- methods ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_method_is_read_and_written_canonically() -> None:
+    method = parse_method("er memory_size=500 loss=asl head.steps=2 lr=0.1 loss.gamma_neg=2 head=dlfl")
+    assert (method.strategy, method.head, method.loss) == ("er", "dlfl", "asl")
+    assert method.options == (("lr", "0.1"), ("memory_size", "500"))
+    assert method.head_options == (("steps", "2"),)
+    assert method.loss_options == (("gamma_neg", "2"),)
+    assert method.spec == "er head=dlfl loss=asl head.steps=2 loss.gamma_neg=2 lr=0.1 memory_size=500"
+
+
+def test_hyphens_are_accepted_in_names_and_kept_in_paths() -> None:
+    assert parse_method("my-strategy head=my-head loss=assume-negative").spec == (
+        "my_strategy head=my_head loss=assume_negative"
+    )
+    method = parse_method("./my-file.py:Mine head=./my-head.py:Head loss=a-b.c:Loss")
+    assert (method.strategy, method.head, method.loss) == ("./my-file.py:Mine", "./my-head.py:Head", "a-b.c:Loss")
+
+
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8) | st.just("two words")
+KEYS = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True)
+
+
+@given(st.dictionaries(KEYS | KEYS.map("head.{}".format) | KEYS.map("loss.{}".format), VALUES, max_size=5))
+def test_the_canonical_text_reads_back_to_the_same_method(options: dict[str, str]) -> None:
+    import shlex
+
+    method = parse_method(" ".join(["er", *(f"{key}={shlex.quote(value)}" for key, value in options.items())]))
+    assert parse_method(method.spec) == method
+    own = {key: value for key, value in options.items() if "." not in key and key not in ("head", "loss")}
+    assert dict(method.options) == own
+
+
+@pytest.mark.parametrize("text", ["", "   ", "memory_size=5", "er memory_size", "er =5", "er a=1 a=2", "er a='1"])
+def test_bad_methods(text: str) -> None:
+    with pytest.raises(CmlBenchError):
+        parse_method(text)

@@ -1,0 +1,295 @@
+"""One job, one result: determinism, what is recorded, and how a job fails."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench.data.digits import digits_sources
+from cml_bench.errors import CmlBenchError
+from cml_bench.metrics.evaluate import evaluate
+from cml_bench.metrics.predictions import Predictions
+from cml_bench.runs.events import Event
+from cml_bench.runs.job import Job, make_jobs
+from cml_bench.runs.results import result_path
+from cml_bench.runs.run import run_and_store, run_job
+
+
+def stored(job: Job, folder: Path) -> tuple[dict[str, Any], bytes]:
+    run_and_store(job, folder)
+    path = result_path(folder, job)
+    return json.loads(path.read_text()), path.with_suffix(".npz").read_bytes()
+
+
+# -- determinism -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["naive", "er memory_size=20", "ewc", "lwf", "derpp memory_size=20", "dlfl"])
+def test_the_same_job_gives_the_same_bytes(small_jobs: Any, tmp_path: Path, method: str) -> None:
+    first, other = small_jobs([method], seeds=[0, 1], n_train=24, n_test=16)
+    before = stored(first, tmp_path / "a")
+    # The process's generators are in another state now, and another job has run in between.
+    torch.manual_seed(999)
+    different = stored(other, tmp_path / "c")
+    again = stored(first, tmp_path / "b")
+    assert before[1] == again[1]
+    assert before[0]["metrics"] == again[0]["metrics"]
+    assert different[1] != before[1]
+
+
+def test_results_do_not_depend_on_what_is_loaded_in_which_order(small_jobs: Any) -> None:
+    """Threads that read images, and another benchmark in the cache of sources, change nothing."""
+    (job,) = small_jobs()
+    (more_threads,) = small_jobs(num_workers=3)
+    (other,) = small_jobs(n_train=48)
+    alone = run_job(job).predictions
+    run_job(other)
+    for made in (run_job(job).predictions, run_job(more_threads).predictions):
+        assert all(np.array_equal(a, b) for a, b in zip(alone.logits, made.logits, strict=True))
+
+
+def states() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("method", ["naive", "naive lr=1e30"])
+def test_the_process_is_left_as_it_was(small_jobs: Any, method: str) -> None:
+    (job,) = small_jobs([method])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        before = states()
+        if "lr" in method:
+            with pytest.raises(CmlBenchError):
+                run_job(job)
+        else:
+            run_job(job)
+        assert states() == before
+        assert torch.get_num_threads() == 2
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def forbid(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_a_result_holds_all_that_is_promised(small_jobs: Any, tmp_path: Path) -> None:
+    (job,) = small_jobs(["er memory_size=20 head=dlfl loss=asl"])
+    run_and_store(job, tmp_path)
+    path = result_path(tmp_path, job)
+    result = json.loads(path.read_text(), parse_constant=forbid)
+    train, test = digits_sources(n_train=40, n_test=40)
+    assert isinstance(result["schema_version"], int)
+    assert result["key"] == job.key
+    assert (result["status"], result["error"]) == ("ok", None)
+    assert result["job"]["method"] == "er head=dlfl loss=asl memory_size=20"
+    assert result["job"]["resolved"]["training"]["epochs"] == 1
+    assert result["job"]["resolved"]["benchmark"]["increment"] == 5
+    assert result["job"]["seed"] == 0
+    assert result["method"]["options"] == {"memory_size": 20, "replay_batch_size": None, "relabel": "as_stored"}
+    assert (result["method"]["head"], result["method"]["loss"]) == ("dlfl", "ASL")
+    assert result["environment"]["packages"]["torch"]
+    assert result["environment"]["code_version"]
+    assert result["environment"]["device"]["kind"] == "cpu"
+    assert result["data"]["train"]["fingerprint"] == train.fingerprint
+    assert result["data"]["test"]["fingerprint"] == test.fingerprint
+    assert result["missing"] == []
+    assert (result["backbone"]["sha256"], result["backbone"]["pretraining"]) == (None, "none")
+    for phase in ("data", "training", "evaluation", "metrics"):
+        assert result["cost"]["seconds"][phase] > 0
+        assert result["cost"]["peak_memory_mb"][phase] > 0
+    assert set(result["metrics"]["per_label_ap"]) == set(train.label_names)
+    assert all(len(values) == 2 for values in result["metrics"]["per_label_ap"].values())
+    shows = (train.labels == 1).reshape(40, 2, 5).any(axis=2)
+    assert result["benchmark"]["images_per_experience"] == shows.sum(axis=0).tolist()
+    assert result["benchmark"]["unassigned_images"]["train"] == int((~shows.any(axis=1)).sum())
+    assert result["benchmark"]["protocol"] == "B0-C5"
+
+
+def test_a_result_is_its_predictions(small_jobs: Any, tmp_path: Path) -> None:
+    (job,) = small_jobs(class_order="random:3")
+    result = run_and_store(job, tmp_path)
+    predictions = Predictions.load(result_path(tmp_path, job).with_suffix(".npz"))
+    assert json.loads(json.dumps(evaluate(predictions))) == json.loads(json.dumps(result["metrics"]))
+    test = digits_sources(n_train=40, n_test=40)[1]
+    columns = [test.label_names.index(name) for name in predictions.label_names]
+    assert columns != list(range(10))
+    rows = [test.ids.tolist().index(sample) for sample in predictions.sample_ids.tolist()]
+    assert (predictions.truth == test.labels[rows][:, columns]).all()
+    assert [block.shape for block in predictions.logits] == [(len(rows), 5), (len(rows), 10)]
+    assert all(block.dtype == np.float16 for block in predictions.logits)
+    seen = [(predictions.truth[:, :n] == 1).any(axis=1) for n in (5, 10)]
+    assert (predictions.test_images == np.stack(seen)).all()
+
+
+def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
+    """Replayed by hand through the pieces of the run: the last model's logits on each image of the test set."""
+    from cml_bench.runs.isolation import isolated
+    from cml_bench.runs.learn import learn
+    from cml_bench.runs.setup import make_backbone, make_inputs, make_model, plan
+    from cml_bench.training.context import RunContext
+
+    (job,) = small_jobs()
+    predictions = run_job(job).predictions
+    resolved = plan(job)
+    sources = resolved.benchmark.sources()
+    with isolated(job.seed, 1):
+        backbone = make_backbone(resolved, sources)
+        train, test = make_inputs(resolved, backbone, sources, job.seed, lambda message: None)
+        scenario = resolved.benchmark.build(train_inputs=train, test_inputs=test)
+        model = make_model(resolved, backbone)
+        run = RunContext(job.seed, resolved.training, model, resolved.criterion(), scenario.oracle)
+        for _ in learn(resolved, run, scenario, []):
+            pass
+        model.eval()
+        with torch.no_grad():
+            one_by_one = torch.cat([model(test.fetch(torch.tensor([i]), training=False)) for i in range(40)])
+    rows = predictions.sample_ids
+    assert np.allclose(one_by_one.numpy()[rows], predictions.logits[-1].astype(np.float32), atol=2e-2, rtol=2e-3)
+
+
+def test_signs_of_life(small_jobs: Any) -> None:
+    events: list[Event] = []
+    (job,) = small_jobs(epochs=3)
+    run_job(job, index=7, report=events.append)
+    assert all(event.job == 7 for event in events)
+    kinds = [event.kind for event in events]
+    assert (kinds[0], kinds[-1]) == ("start", "done")
+    epochs = [(event.experience, event.epoch) for event in events if event.kind == "epoch"]
+    assert epochs == [(t, epoch) for t in (0, 1) for epoch in (1, 2, 3)]
+    fractions = [event.fraction for event in events if event.kind == "epoch"]
+    assert fractions == pytest.approx([(t * 3 + epoch) / 6 for t, epoch in epochs])
+    assert all(event.loss is not None and event.loss > 0 for event in events if event.kind == "epoch")
+
+
+# -- other ways to run -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "avalanche.training.supervised:Naive",
+        "avalanche.training.plugins:EWCPlugin ewc_lambda=0.1",
+        "avalanche.training.supervised:Cumulative",
+    ],
+)
+def test_plain_avalanche_code_is_a_method(small_jobs: Any, method: str) -> None:
+    (job,) = small_jobs([method])
+    made = run_job(job)
+    assert [block.shape[1] for block in made.predictions.logits] == [5, 10]
+    assert made.result["method"]["family"] == "avalanche"
+
+
+@pytest.mark.parametrize("size", [4, 5, 7])
+def test_online_streams_run_whatever_the_size_of_the_chunks(small_jobs: Any, size: int) -> None:
+    (job,) = small_jobs(["er memory_size=10"], online_chunk=size, n_train=30)
+    assert [block.shape[1] for block in run_job(job).predictions.logits] == [5, 10]
+
+
+def test_online_streams_are_a_single_pass(small_jobs: Any) -> None:
+    (job,) = small_jobs(online_chunk=5, epochs=2)
+    with pytest.raises(CmlBenchError, match="set epochs=1 schedule=constant"):
+        run_job(job)
+
+
+def test_hyper_parameters_can_be_chosen_without_the_test_set(small_jobs: Any) -> None:
+    (job,) = small_jobs(validation=0.5, evaluate_on="valid", test="all_images")
+    made = run_job(job)
+    assert len(made.predictions.sample_ids) == 20
+    train = digits_sources(n_train=40, n_test=40)[0]
+    rows = made.predictions.sample_ids.tolist()
+    assert (made.predictions.truth == train.labels[rows]).all()
+    (unheld,) = small_jobs(evaluate_on="valid")
+    with pytest.raises(CmlBenchError, match=r"set validation=0\.2"):
+        run_job(unheld)
+
+
+# -- failure ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_job_leaves_its_sentence(small_jobs: Any, tmp_path: Path) -> None:
+    (job,) = small_jobs(["naive lr=1e30"])
+    events: list[Event] = []
+    returned = run_and_store(job, tmp_path, report=events.append)
+    path = result_path(tmp_path, job)
+    assert json.loads(path.read_text()) == returned
+    assert returned["status"] == "failed"
+    assert "lower" in returned["error"]
+    assert "\n" not in returned["error"]
+    assert returned["traceback"] is None
+    assert events[-1].kind == "failed"
+    assert events[-1].message == returned["error"]
+    assert not path.with_suffix(".npz").exists()
+
+
+def plugin_file(folder: Path, body: str) -> str:
+    path = folder / "plugin_under_test.py"
+    path.write_text(
+        "from dataclasses import dataclass\n"
+        "from avalanche.core import SupervisedPlugin\n"
+        "from cml_bench.training.strategy import Strategy, StrategyMeta\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(Strategy):\n"
+        '    meta = StrategyMeta(name="mine", title="Mine", family="test")\n' + body
+    )
+    return f"{path}:Mine"
+
+
+def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) -> None:
+    body = "    def plugins(self, run):\n        return [1 / 0]\n"
+    (job,) = small_jobs([plugin_file(tmp_path, body)])
+    result = run_and_store(job, tmp_path / "results")
+    assert result["error"] == "ZeroDivisionError: division by zero"
+    assert "plugin_under_test.py" in result["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("        yield next(iter(stream))\n", "yielded 1 items for 2 experiences"),
+        ("        yield from stream\n        yield []\n", "yielded more than 2 items"),
+    ],
+)
+def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Path, body: str, sentence: str) -> None:
+    (job,) = small_jobs([plugin_file(tmp_path, "    def curriculum(self, stream, run):\n" + body)])
+    with pytest.raises(CmlBenchError, match=sentence):
+        run_job(job)
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "sentence"),
+    [
+        (["nave"], [], "did you mean 'naive'?"),
+        (["er memory=5"], [], "strategy er has no option 'memory': did you mean 'memory_size'?"),
+        (["er memory_size=many"], [], "option memory_size='many' of strategy er cannot be used"),
+        (["naive head=linaer"], [], "did you mean 'linear'?"),
+        (["naive loss=bec"], [], "did you mean 'bce'?"),
+        (["naive head.width=3"], [], "head linear has no option 'width'"),
+        (["naive loss.gamma=3"], [], "loss bce has no option 'gamma'"),
+        (["naive"], ["incremnt=2"], "did you mean 'increment'?"),
+        (["naive"], ["optimizer=sdg"], "sdg"),
+        (["naive"], ["class_order=randm:1"], "class_order 'randm:1' is unknown"),
+        (["naive"], ["device=cuda:99"], "device='cuda:99' cannot be used"),
+        (["naive"], ["device=gpu"], "device='gpu' cannot be used"),
+        (["naive"], ["backbone=resnet_18"], "resnet_18"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
+    from cml_bench.runs.check import check_jobs
+
+    jobs = make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options])
+    with pytest.raises(CmlBenchError) as caught:
+        check_jobs(jobs)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,40 @@
+"""Every built-in strategy passes the public conformance kit."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import fields
+
+import pytest
+
+from cml_bench.registry import entries, load
+from cml_bench.testing import CHECKS, CheckOutcome, check_strategy
+
+METHODS = (*entries("strategies"), "dlfl memory_size=20")
+BOUNDS = {"joint": {"unknown_entries_unread", "future_labels", "grows_once_per_experience"}}
+"""Checks that a strategy may declare itself exempt from: upper bounds alone."""
+
+
+@functools.cache
+def outcomes(method: str) -> dict[str, CheckOutcome]:
+    return {outcome.name: outcome for outcome in check_strategy(method, raise_on_failure=False)}
+
+
+CASES = [pytest.param(method, check, id=f"{method}:{check}") for method in METHODS for check in CHECKS]
+
+
+@pytest.mark.parametrize(("method", "check"), CASES)
+def test_conforms(method: str, check: str) -> None:
+    outcome = outcomes(method)[check]
+    if outcome.status == "skipped":
+        pytest.skip(outcome.detail)
+    assert outcome.status == ("exempt" if check in BOUNDS.get(method, ()) else "passed"), outcome.detail
+    assert outcome.detail
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_a_memory_can_be_missing(method: str) -> None:
+    skipped = {name for name, outcome in outcomes(method).items() if outcome.status == "skipped"}
+    assert skipped <= {"memory_within_budget", "memory_labels_as_stored"}
+    has_memory = any(field.name == "memory_size" for field in fields(load("strategies", method.split()[0])))
+    assert bool(skipped) != has_memory

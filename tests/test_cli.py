@@ -1,0 +1,165 @@
+"""The command line: light where it can be, one sentence where it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cml_bench import cli
+from cml_bench.registry import KINDS, entries
+
+SMALL = ["--set", "n_train=40", "--set", "n_test=40", "--set", "epochs=1", "--set", "increment=5"]
+ONE = ["--seeds", "1", "--workers", "1"]
+HEAVY = ("torch", "avalanche", "pandas", "timm", "sklearn")
+
+
+def light(arguments: list[str]) -> tuple[str, set[str]]:
+    """Run a command in its own process; returns what it printed and the heavy modules it loaded."""
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('LOADED', *[n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))\n"
+        f"from cml_bench.cli import main\nmain({arguments!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(done.stderr.split("LOADED")[1].split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    text, loaded = light(["--help"])
+    assert loaded == set()
+    for command in ("run", "sweep", "list", "compare", "check"):
+        assert command in text
+
+
+def test_list_loads_nothing_heavy_and_names_everything() -> None:
+    text, loaded = light(["list"])
+    assert loaded == set()
+    found: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            found[line.removesuffix(":")] = section = {}
+        else:
+            name, summary = line.split(maxsplit=1)
+            section[name] = summary
+    assert found == {kind: {name: entry.summary for name, entry in entries(kind).items()} for kind in KINDS}
+
+
+def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    output = capsys.readouterr()
+    return int(caught.value.code or 0), output.out, output.err
+
+
+def test_a_wrong_name_ends_in_one_sentence(capsys: Any, tmp_path: Path) -> None:
+    command = ["run", "digits", "--method", "dlfll", *SMALL, *ONE, "--results", str(tmp_path)]
+    code, out, err = call(capsys, *command)
+    assert code == 1
+    assert err == "cml-bench: there is no strategy 'dlfll': did you mean 'dlfl'?\n"
+    assert "Traceback" not in out + err
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_debug_gives_the_traceback() -> None:
+    code = "from cml_bench.cli import main; main(['list', 'strategy'])"
+    plain, debug = (
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+        for text in (code, code.replace("'strategy'", "'strategy', '--debug'"))
+    )
+    assert plain.returncode == 1
+    assert "Traceback" not in plain.stderr
+    assert plain.stderr.count("\n") == 1
+    assert debug.returncode == 1
+    assert "Traceback" in debug.stderr
+    assert "CmlBenchError: there is no kind of plug-in 'strategy'" in debug.stderr
+
+
+def test_an_unexpected_error_is_one_line_too(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(kind: str) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("cml_bench.registry.entries", broken)
+    code, _, err = call(capsys, "list")
+    assert code == 1
+    assert err == "cml-bench: ZeroDivisionError: a bug (run with --debug for the traceback)\n"
+
+
+def test_run_prints_a_table_and_goes_on_where_it_stopped(capsys: Any, tmp_path: Path) -> None:
+    command = ["run", "digits", *SMALL, *ONE, "--results", str(tmp_path)]
+    code, out, err = call(capsys, *command, "--method", "naive")
+    assert (code, err) == (0, "")
+    assert "naive" in out
+    assert str(tmp_path) in out.replace("\n", "")
+    assert len(list(tmp_path.rglob("*.json"))) == len(list(tmp_path.rglob("*.npz"))) == 1
+    code, out, _ = call(capsys, *command, "--method", "naive", "--method", "er memory_size=20")
+    assert code == 0
+    assert "1 of 2 jobs are done already" in out
+    assert len(list(tmp_path.rglob("*.json"))) == 2
+
+
+def test_a_failed_job_leaves_the_others_and_exit_code_1(capsys: Any, tmp_path: Path) -> None:
+    code, out, err = call(
+        capsys,
+        *("run", "digits", *SMALL, *ONE, "--results", str(tmp_path)),
+        *("--method", "naive lr=1e30", "--method", "naive"),
+    )
+    assert code == 1
+    assert "1 of 2 jobs failed" in err
+    assert "lower" in out, "the failed job's own sentence is not shown"
+    statuses = sorted(json.loads(path.read_text())["status"] for path in tmp_path.rglob("*.json"))
+    assert statuses == ["failed", "ok"]
+
+
+def test_compare_writes_every_format(capsys: Any, tmp_path: Path) -> None:
+    call(capsys, "run", "digits", *SMALL, *ONE, "--method", "naive", "--results", str(tmp_path))
+    result = json.loads(next(tmp_path.rglob("*.json")).read_text())
+    figure = f"{100 * result['metrics']['summary']['last_map']:.1f}"
+    for format_ in ("terminal", "markdown", "csv", "latex"):
+        code, out, _ = call(capsys, "compare", str(tmp_path), "--format", format_)
+        assert code == 0
+        if format_ != "csv":
+            assert figure in out
+    target = tmp_path / "table.md"
+    code, out, _ = call(capsys, "compare", str(tmp_path), "--format", "markdown", "--output", str(target))
+    assert code == 0
+    assert figure in target.read_text()
+    code, _, err = call(capsys, "compare", str(tmp_path), "--output", str(target))
+    assert code == 1
+    assert "give --format markdown" in err
+
+
+def test_sweep_runs_a_suite(capsys: Any, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "benchmarks: [digits]\nmethods: [naive]\nset: {n_train: 40, n_test: 40, epochs: 9, increment: 5}\n"
+    )
+    command = ["sweep", str(suite), "--set", "epochs=1", "--workers", "1", "--results", str(tmp_path / "results")]
+    code, out, _ = call(capsys, *command)
+    assert code == 0
+    result = json.loads(next((tmp_path / "results").rglob("*.json")).read_text())
+    assert result["job"]["resolved"]["training"]["epochs"] == 1
+    assert "naive" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--workers", "0"], ["run", "--sedes", "3"], ["nothing"], ["compare", "--format", "pdf"]]
+)
+def test_wrong_usage_exits_with_2(capsys: Any, arguments: list[str]) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_root_and_annotations_are_short_for_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(cli, "_execute", lambda jobs, results, workers: seen.extend(jobs))
+    with pytest.raises(SystemExit):
+        cli.main(["run", "split_coco", "--root", "/data", "--annotations", "/notes", "--method", "naive", *ONE])
+    assert dict(seen[0].options) == {"root": "/data", "annotations": "/notes"}

@@ -1,0 +1,148 @@
+"""The architecture: what may import what, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cml_bench
+
+PACKAGE = Path(cml_bench.__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+
+RANKS = {
+    **dict.fromkeys(("errors", "labels"), 0),
+    **dict.fromkeys(("options", "registry"), 1),
+    "data": 2,
+    "streams": 3,
+    **dict.fromkeys(("models", "losses"), 4),
+    **dict.fromkeys(("training", "memory"), 5),
+    "runs": 6,
+    "report": 7,
+    **dict.fromkeys(("api", "cli", "terminal", "testing", "testing_data", "testing_trial", "__init__"), 8),
+}
+"""Data flows one way: a module imports from its own rank or to the left of it."""
+
+METRICS_MAY_IMPORT = {"errors", "labels", "metrics"}
+PLUGINS_MAY_IMPORT = {
+    "strategies": {
+        "labels",
+        "errors",
+        "options",
+        "registry",
+        "data",
+        "streams",
+        "models",
+        "losses",
+        "training",
+        "memory",
+    },
+    "benchmarks": {"labels", "errors", "options", "data", "streams", "training", "runs"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Names of everything below cml_bench that a file imports, types and late imports included.
+
+    ``from cml_bench.x import y`` gives both ``cml_bench.x`` and ``cml_bench.x.y``: y may be a module.
+    """
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.split(".")[0] == "cml_bench"}
+
+
+def part_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def home_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+CORE = sorted(PACKAGE.rglob("*.py"))
+
+
+def is_behind_main(path: Path, module: str) -> bool:
+    """Whether a file imports a module only under ``if __name__ == "__main__"``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.dump(node.test))]
+    named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return module not in named
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_to_its_right(path: Path) -> None:
+    home = home_of(path)
+    parts = {part_of(name) for name in imported(path)} - {"__init__", "__version__"}
+    if home == "__init__":
+        return
+    if home == "metrics":
+        assert parts <= METRICS_MAY_IMPORT
+        return
+    assert home in RANKS, f"{path.name} has no place in the line: give it one"
+    allowed = {name for name, rank in RANKS.items() if rank <= RANKS[home]}
+    if RANKS[home] >= RANKS["runs"]:
+        allowed.add("metrics")
+    assert parts <= allowed, f"{home} imports {sorted(parts - allowed)}"
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_core_knows_no_plug_in(path: Path) -> None:
+    names = imported(path)
+    assert not {name for name in names if part_of(name) in ("strategies", "benchmarks")}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative, "relative imports hide where things come from"
+
+
+PLUGINS = sorted((*(REPOSITORY / "strategies").glob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")))
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_plug_ins_stand_on_what_is_left_of_them(path: Path) -> None:
+    kind = path.parent.name
+    names = imported(path)
+    parts = {part_of(name) for name in names}
+    if kind == "benchmarks" and "cli" in parts:
+        assert is_behind_main(path, "cml_bench.cli")
+        parts -= {"cli"}
+    assert parts <= PLUGINS_MAY_IMPORT[kind], f"{path.name} imports {sorted(parts - PLUGINS_MAY_IMPORT[kind])}"
+    assert not {name for name in names if part_of(name) in ("strategies", "benchmarks")}, "plug-ins: import relatively"
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_plug_in_shadows_the_standard_library(path: Path) -> None:
+    assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names
+
+
+HEAVY = ("torch", "avalanche", "pandas", "timm", "sklearn", "matplotlib")
+
+
+def loaded_by(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_importing_the_package_is_light() -> None:
+    assert loaded_by("import cml_bench; cml_bench.__version__; dir(cml_bench); import cml_bench.cli") == set()
+    assert "torch" in loaded_by("import torch"), "the probe sees nothing"
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(set(cml_bench.__all__)) == sorted(cml_bench.__all__)
+    for name in cml_bench.__all__:
+        assert getattr(cml_bench, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = cml_bench.nothing

@@ -1,0 +1,139 @@
+"""Names to plug-ins: built in, third party, ad hoc."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cml_bench import registry
+from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.registry import KINDS, entries, file_digest, load
+
+REPOSITORY = Path(registry.__file__).resolve().parents[1]
+FOLDERS = {
+    "strategies": REPOSITORY / "strategies",
+    "benchmarks": REPOSITORY / "benchmarks",
+    "heads": REPOSITORY / "cml_bench" / "models" / "heads",
+    "criteria": REPOSITORY / "cml_bench" / "losses",
+}
+CONTRACTS = {"heads": {"head"}, "criteria": {"criterion"}}
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The list of plug-ins is kept; a test that changes it starts and leaves with a clean one."""
+    entries.cache_clear()
+    yield
+    entries.cache_clear()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_file_of_the_folder_is_found_under_its_stem(kind: str) -> None:
+    stems = {path.stem for path in FOLDERS[kind].glob("*.py")} - {"__init__"} - CONTRACTS.get(kind, set())
+    assert set(entries(kind)) == stems
+    for name, entry in entries(kind).items():
+        loaded = load(kind, name)
+        assert entry.target == f"{loaded.__module__}:{loaded.__name__}"
+        assert loaded.__module__ == f"{KINDS[kind]}.{name}"
+        assert loaded.meta.name == name, "a plug-in is named otherwise than its file"
+        assert entry.summary
+        assert " ".join(loaded.__doc__.split()).startswith(" ".join(entry.summary.split()))
+        assert entry.origin == "built-in"
+
+
+def test_hyphens_are_underscores() -> None:
+    assert load("benchmarks", "split-coco") is load("benchmarks", "split_coco")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        ("strategies", "dlf", "there is no strategy 'dlf': did you mean 'dlfl'?"),
+        ("criteria", "bec", "there is no criterion 'bec': did you mean 'bce'?"),
+        ("heads", "linaer", "there is no head 'linaer': did you mean 'linear'?"),
+        ("benchmarks", "zzz", "there is no benchmark 'zzz': known names: digits, "),
+        ("strategies", "no_such_module:Mine", "module 'no_such_module' cannot be found"),
+        ("strategies", "json:Mine", "json has no 'Mine'"),
+        ("strategies", "cml_bench.strategies.derpp:DERp", "did you mean 'DERpp'?"),
+        ("strategies", "./nowhere.py:Mine", "nowhere.py does not exist"),
+    ],
+)
+def test_wrong_names_suggest_the_nearest(kind: str, name: str, sentence: str) -> None:
+    with pytest.raises(CmlBenchError) as caught:
+        load(kind, name)
+    assert sentence in str(caught.value)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(CmlBenchError, match="no kind of plug-in 'strategy': did you mean 'strategies'"):
+        entries("strategy")
+
+
+def test_suggestions() -> None:
+    assert suggest("abd", ["abc", "xyz"]) == "did you mean 'abc'?"
+    assert suggest("q", ["b", "a"]) == "known names: a, b"
+    assert suggest("q", []) == "known names: none"
+
+
+def test_third_parties_come_by_entry_point(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def points(group: str) -> list[EntryPoint]:
+        return [EntryPoint("theirs", "json:JSONDecoder", group)] if group == "cml_bench.strategies" else []
+
+    monkeypatch.setattr(registry, "entry_points", points)
+    import json
+
+    assert load("strategies", "theirs") is json.JSONDecoder
+    assert entries("strategies")["theirs"].origin == "entry point"
+    assert "theirs" not in entries("heads")
+
+
+def test_a_duplicate_name_raises(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("naive", "json:JSONDecoder", group)])
+    with pytest.raises(CmlBenchError, match=r"two strategies are named 'naive' .*json:JSONDecoder.* rename one"):
+        entries("strategies")
+
+
+def test_an_edited_file_is_another_module(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from dataclasses import dataclass\n@dataclass\nclass Mine:\n    x: int = 1\n")
+    first = load("strategies", f"{path}:Mine")
+    assert load("strategies", f"{path}:Mine") is first
+    digest = file_digest(f"{path}:Mine")
+    path.write_text(path.read_text().replace("1", "2"))
+    second = load("strategies", f"{path}:Mine")
+    assert (first().x, second().x) == (1, 2)
+    assert file_digest(f"{path}:Mine") not in (digest, None)
+    assert file_digest("naive") is None
+    assert file_digest("json:JSONDecoder") is None
+
+
+def test_a_file_that_breaks_leaves_no_half_module(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("class Mine: pass\nraise RuntimeError('broken on purpose')\n")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken on purpose"):
+            load("strategies", f"{path}:Mine")
+    assert not [name for name in sys.modules if "broken" in name and name.startswith("cml_bench_plugin")]
+
+
+def test_a_missing_dependency_of_a_module_is_not_taken_for_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy_plugin.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        load("strategies", "needy_plugin:Mine")
+
+
+@pytest.mark.parametrize("package", ["strategies", "benchmarks"])
+def test_there_is_no_second_copy_of_the_plug_ins(package: str) -> None:
+    code = f"import {package}"
+    done: Any = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"import cml_bench.{package}, not {package}" in done.stderr
