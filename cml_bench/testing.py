@@ -245,7 +245,7 @@ def _no_positives_in_batch(case: Case) -> str:
 
 def _both_heads(case: Case) -> str:
     """Runs on a head that shares one feature and on one that has a feature for each label."""
-    heads = ("dlfl",) if case.strategy.meta.needs_label_features else ("linear", "dlfl")
+    heads = ("linear", "dlfl")
     for head in heads:
         try_out(dataclasses.replace(case.plan, head=load("heads", head), head_options={}))
     return f"runs with head={' and head='.join(heads)}"

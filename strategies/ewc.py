@@ -12,8 +12,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cml_bench.labels import PRESENT, is_known
-from cml_bench.streams.dataset import MultiLabelDataset
+from cml_bench.streams.dataset import MultiLabelDataset, merge
 from cml_bench.streams.loading import BatchLoader
+from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -61,6 +62,7 @@ class EWCPlugin(SupervisedPlugin):
         self.generator = generator
         self.curvature: dict[str, Tensor] = {}
         self.centre: dict[str, Tensor] = {}
+        self.chunks: list[MultiLabelDataset] = []
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add lambda / 2 times the quadratic."""
@@ -77,14 +79,18 @@ class EWCPlugin(SupervisedPlugin):
         """Add the experience's Fisher information at the parameters it ended with."""
         if not self.strength:
             return
+        self.chunks.append(strategy.experience.dataset)
+        if not ends_experience(strategy.experience):
+            return
         fisher = fisher_information(
             strategy.model,
-            strategy.experience.dataset.eval(),
+            merge(self.chunks).eval(),
             samples=self.samples,
             generator=self.generator,
             empirical=self.empirical,
             device=strategy.device,
         )
+        self.chunks = []
         for name, parameter in strategy.model.named_parameters():
             if name not in fisher:
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from cml_bench.data.inputs import TensorInputs
@@ -30,6 +31,10 @@ from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.schedule import SchedulePlugin
 from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
+
+# Examples are small; what takes long is a busy machine, which is no property of the code.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
 
 WIDTH = 6
 

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -113,12 +114,17 @@ def to_latex(table: ComparisonTable) -> str:
     for part in table.benchmarks:
         cells, best = _cells(part)
         style = cells.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-        style = style.apply(lambda _, best=best: np.where(best, "textbf:--rwrap;", ""), axis=None)
+        style = style.apply(_bold, axis=None, best=best)
         align = "".join("l" if column in (*_TEXT_COLUMNS.values(), "notes") else "r" for column in cells.columns)
         comment = " ".join(part.heading.split())
         parts.append(f"% {comment}\n{style.to_latex(hrules=True, column_format=align)}")
     parts += [f"% unreadable: {' '.join(line.split())}\n" for line in table.unreadable]
     return "\n".join(parts).replace("±", r"$\pm$")
+
+
+def _bold(cells: pd.DataFrame, best: pd.DataFrame) -> npt.NDArray[np.str_]:
+    """Return the pandas style of each cell."""
+    return np.where(best, "textbf:--rwrap;", "")
 
 
 def _cells(part: BenchmarkTable) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -19,12 +19,11 @@ class StrategyMeta:
 
     Attributes:
         name: File stem and registry name, snake_case.
-        title: How tables call it: the paper's spelling.
+        title: The paper's spelling, kept with every result.
         family: ``baseline``, ``bound``, ``regularization``, ``replay``, ``distillation`` ...
         reference: Paper.
         head: Head used unless the method names one.
         loss: Criterion used unless the method names one.
-        needs_label_features: Whether the head must give one feature per label.
         exemptions: Conformance checks that do not apply, each with its reason.
     """
 
@@ -34,7 +33,6 @@ class StrategyMeta:
     reference: str = ""
     head: str = "linear"
     loss: str = "bce"
-    needs_label_features: bool = False
     exemptions: Mapping[str, str] = field(default_factory=dict)
 
 

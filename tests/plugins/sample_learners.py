@@ -20,6 +20,14 @@ class Halfway(Naive):
         return self.factor * super().criterion()
 
 
+class Backwards(Naive):
+    """Evaluate the last image first."""
+
+    def eval_dataset_adaptation(self, **kwargs: Any) -> None:
+        super().eval_dataset_adaptation(**kwargs)
+        self.adapted_dataset = self.adapted_dataset.subset(range(len(self.adapted_dataset))[::-1])
+
+
 class ClipGradients(SupervisedPlugin):
     """Clip the norm of the gradient."""
 

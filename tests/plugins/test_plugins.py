@@ -70,6 +70,11 @@ def test_a_subclass_and_a_factory_that_change_nothing_equal_upstream(upstream: R
     assert not same(run(f"{SAMPLES}:clipped_naive max_norm=1e-3"), upstream)
 
 
+def test_predictions_do_not_depend_on_the_order_of_evaluation(upstream: Run) -> None:
+    for backwards, forwards in zip(logits(run(f"{SAMPLES}:Backwards")), logits(upstream), strict=True):
+        assert np.allclose(backwards, forwards, rtol=1e-2, atol=1e-3)
+
+
 def test_a_plugin_that_changes_nothing_equals_the_built_in() -> None:
     naive = run("naive")
     assert same(run(f"{SAMPLES}:ClipGradients max_norm=1e9"), naive)

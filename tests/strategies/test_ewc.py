@@ -176,9 +176,7 @@ def test_one_quadratic_is_the_sum_over_experiences_up_to_a_constant(case: Any) -
     model = nn.Module()
     model.theta = nn.Parameter(torch.zeros(len(here), dtype=torch.float64))
     plugin = EWCPlugin(1.0, True, 1, torch.Generator())
-    strategy = SimpleNamespace(
-        model=model, device="cpu", experience=SimpleNamespace(dataset=SimpleNamespace(eval=lambda: None))
-    )
+    strategy = SimpleNamespace(model=model, device="cpu", experience=SimpleNamespace(dataset=dataset([[1.0]], [[1]])))
     for information, optimum in experiences:
         with torch.no_grad():
             model.theta.copy_(torch.tensor(optimum, dtype=torch.float64))
@@ -190,7 +188,7 @@ def test_one_quadratic_is_the_sum_over_experiences_up_to_a_constant(case: Any) -
         with torch.no_grad():
             model.theta.copy_(torch.tensor(point, dtype=torch.float64))
         parts = sum(float(np.sum(np.array(f) * (np.array(point) - np.array(o)) ** 2)) for f, o in experiences)
-        return float(plugin.penalty(model)), parts
+        return plugin.penalty(model).item(), parts
 
     (mine, theirs), (mine_too, theirs_too) = both(here), both(there)
     assert mine - mine_too == pytest.approx(theirs - theirs_too, abs=1e-6)
@@ -219,3 +217,18 @@ def test_memory_does_not_grow_with_experiences(tiny_scenario: Any, learn: Any) -
     parameters = sum(p.numel() for p in learnt.model.parameters())
     assert sum(value.numel() for value in plugin.curvature.values()) == parameters
     assert sum(value.numel() for value in plugin.centre.values()) == parameters
+
+
+def test_the_chunks_of_an_online_experience_give_one_fisher_at_its_end() -> None:
+    features, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(1)), torch.eye(2).repeat(6, 1)
+    whole = dataset(features, labels)
+    plugin = load("strategies", "ewc")(fisher="empirical").plugins(
+        SimpleNamespace(generator=lambda _: torch.Generator())
+    )[0]
+    model = linear([[0.3, -0.2, 0.1], [0.0, 0.4, -0.1]])
+    for start in (0, 4, 8):
+        chunk = SimpleNamespace(dataset=whole.subset(range(start, start + 4)), is_last_subexp=start == 8)
+        assert not plugin.curvature
+        plugin.after_training_exp(SimpleNamespace(model=model, device="cpu", experience=chunk))
+    name = next(name for name in plugin.curvature if "weights" in name)
+    assert torch.allclose(plugin.curvature[name], fisher(model, whole, samples=12, empirical=True), atol=1e-6)

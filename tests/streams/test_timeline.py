@@ -111,6 +111,9 @@ def test_our_online_stream_has_the_same_images_and_labels(tiny_scenario: Any, si
         if ends_experience(chunk):
             collected.append({})
     assert collected[:-1] == [table(experience.dataset) for experience in whole.train_stream]
+    again = [table(chunk.dataset) for chunk in online.train_stream]
+    assert again == [table(chunk.dataset) for chunk in online.train_stream], "the stream can be read only once"
+    assert sum(map(len, again)) == sum(map(len, collected))
 
 
 def naive(model: MultiLabelModel, **options: Any) -> Any:

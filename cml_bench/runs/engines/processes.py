@@ -57,7 +57,8 @@ def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) ->
     finally:
         pool.shutdown(cancel_futures=True)
         events.put(None)
-        listener.join()
+        # A worker killed while it was sending leaves the queue locked; its last words are not worth waiting for.
+        listener.join(timeout=5)
 
 
 def _listen(events: Queue[Event | None], report: Report) -> None:

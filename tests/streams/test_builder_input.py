@@ -1,0 +1,91 @@
+"""The stream builder: explicit lists, defaults, and bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.streams.builder import label_incremental_benchmark
+
+
+def build(tiny_source: Any, train: Any, **protocol: Any) -> Any:
+    return label_incremental_benchmark(tiny_source(train), tiny_source(train, split="test"), **protocol)
+
+
+def rows_of(stream: Any) -> list[list[int]]:
+    return [experience.dataset.sample_ids.data.tolist() for experience in stream]
+
+
+@pytest.mark.parametrize(
+    ("lists", "sentence"),
+    [
+        ([["label0", "label1"], ["label1", "label2"]], "label 'label1' occurs twice"),
+        ([["label0"], ["label1"]], "leave out 1 of 3 labels (first: label2)"),
+        ([["label0", "label1"], ["lable2"]], "label 'lable2' is not a label of the data: did you mean 'label2'?"),
+    ],
+)
+def test_lists_that_are_no_partition(tiny_source: Any, lists: Any, sentence: str) -> None:
+    with pytest.raises(CmlBenchError) as caught:
+        build(tiny_source, np.ones((4, 3)), experiences=lists)
+    assert sentence in str(caught.value)
+
+
+def test_explicit_lists_are_taken_as_they_are(tiny_source: Any) -> None:
+    lists = [["label2"], ["label0", "label3"], ["label1"]]
+    scenario = build(tiny_source, np.eye(4), experiences=lists)
+    assert scenario.label_names == ("label2", "label0", "label3", "label1")
+    assert scenario.n_seen == (1, 3, 4)
+    assert rows_of(scenario.train_stream) == [[2], [0, 3], [1]]
+
+
+def test_an_empty_list_among_the_experiences_is_refused(tiny_source: Any) -> None:
+    with pytest.raises(CmlBenchError, match="experience 1 has no image"):
+        build(tiny_source, np.ones((4, 2)), experiences=[["label0"], [], ["label1"]])
+
+
+def test_an_experience_without_an_image_is_named(tiny_source: Any) -> None:
+    truth = np.array([[1, 0, 0], [1, 0, 1]])
+    with pytest.raises(CmlBenchError, match=r"experience 1 has no image.*\(label1\)"):
+        build(tiny_source, truth)
+    assert rows_of(build(tiny_source, truth, base=1, increment=2).train_stream) == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sentence"),
+    [
+        ({"assignment": "disjont"}, "assignment='disjont' is unknown: did you mean 'disjoint'?"),
+        ({"annotation": "full"}, "annotation='full' is unknown"),
+        ({"test": "seen_image"}, "test='seen_image' is unknown: did you mean 'seen_images'?"),
+        ({"validation": 1.0}, "validation=1.0 is no fraction"),
+        ({"validation": -0.1}, "validation=-0.1 is no fraction"),
+        ({"validation": float("nan")}, "validation=nan is no fraction"),
+        ({"increment": 0}, "increment=0 do not divide 3 labels"),
+        ({"base": 4}, "base=4"),
+        ({"base": -1}, "base=-1"),
+        ({"class_order": "alphabet"}, "class_order 'alphabet' is unknown: did you mean 'alphabetical'?"),
+        ({"class_order": "random:x"}, "class_order 'random:x' is unknown"),
+        ({"online_chunk": -3}, "online_chunk=-3"),
+        ({"online_chunk": 0}, "online_chunk=0"),
+    ],
+)
+def test_bad_options_end_in_one_sentence(tiny_source: Any, protocol: Any, sentence: str) -> None:
+    with pytest.raises(CmlBenchError) as caught:
+        build(tiny_source, np.ones((4, 3)), **protocol)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_splits_of_unlike_names_are_refused(tiny_source: Any) -> None:
+    with pytest.raises(CmlBenchError, match="different label names"):
+        label_incremental_benchmark(tiny_source(np.ones((2, 2)), ["a", "b"]), tiny_source(np.ones((2, 2)), ["b", "a"]))
+
+
+def test_inputs_default_to_the_images(tiny_source: Any) -> None:
+    scenario = build(tiny_source, np.eye(5))
+    x = scenario.train_stream[3].dataset[0][0]
+    assert x.shape == (3, 4, 4)
+    assert torch.equal(x, torch.full((3, 4, 4), 3 / 255))
