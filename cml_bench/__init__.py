@@ -7,6 +7,7 @@ Avalanche.
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __version__ = "0.1.0"
+
+# Avalanche imports qpsolvers, which warns at import that it found no solver; only Avalanche's GEM would need one.
+warnings.filterwarnings("ignore", message="no QP solver found")
 
 _HOMES = {
     "cml_bench.api": ("compare", "run", "sweep"),
