@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from avalanche.benchmarks.utils.data_attribute import TaskLabels
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cml_bench.data.inputs import Inputs
-from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, widen
+from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, samples_by_label, widen
 
 
 class Batch(list[Tensor]):
@@ -90,6 +92,21 @@ class LabelMatrix(DataAttribute[Tensor]):
     def data(self) -> Tensor:
         """The (N, n) int8 tensor."""
         return self._tensor
+
+    @property
+    def uniques(self) -> set[str]:
+        """The label names."""
+        return set(self.names)
+
+    @property
+    def val_to_idx(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Label name to the ascending positions at which it is ``PRESENT``."""
+        return dict(zip(self.names, samples_by_label(self.data.numpy()), strict=True))
+
+    @property
+    def count(self) -> dict[str, int]:
+        """Label name to its number of positives."""
+        return {name: len(rows) for name, rows in self.val_to_idx.items()}
 
     def subset(self, indices: Iterable[int]) -> LabelMatrix:
         """Return the given rows."""

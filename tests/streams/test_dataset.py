@@ -266,3 +266,14 @@ def test_join_pads_and_keeps_ids(tiny_dataset: Any, dataset: MultiLabelDataset) 
     assert both.sample_id.tolist() == [2, 9, 7]
     assert both[0][:, 0].tolist() == [2.0, 9.0, 7.0]
     assert len(both) == 3
+
+
+def test_the_label_index_names_the_positives_of_each_label(tiny_dataset: Any) -> None:
+    labels = tiny_dataset([7, 3, 9], [[1, 0, -2], [1, -1, 1], [0, 0, 1]]).labels
+    assert {name: rows.tolist() for name, rows in labels.val_to_idx.items()} == {
+        "label0": [0, 1],
+        "label1": [],
+        "label2": [1, 2],
+    }
+    assert labels.count == {"label0": 2, "label1": 0, "label2": 2}
+    assert labels.uniques == {"label0", "label1", "label2"}
