@@ -27,7 +27,7 @@ def run(
     seeds: int | Iterable[int] = 2,
     class_orders: int | Iterable[str] = 1,
     results: Path | str = DEFAULT_RESULTS,
-    workers: int | None = None,
+    workers: int | None = 1,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
@@ -39,7 +39,8 @@ def run(
         seeds: Number of seeds, or the seeds.
         class_orders: Number of class orders, or the orders (``"default"``, ``"frequency"``, ``"random:5"`` ...).
         results: Folder for result files.
-        workers: Jobs at once; None for one a core, or 1 with a GPU.
+        workers: Jobs at once; None for one a core, or 1 with a GPU. More than one start processes, so a script must
+            call this under ``if __name__ == "__main__"``.
         console: Where to show progress; None for nowhere.
         **options: Options of the benchmark and training settings.
 
@@ -60,7 +61,7 @@ def sweep(
     suite: Path | str,
     *,
     results: Path | str = DEFAULT_RESULTS,
-    workers: int | None = None,
+    workers: int | None = 1,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="cml-bench",
-    help="Benchmarks for continual multi-label image classification.",
+    help="Benchmarks for continual multi-label image classification. Add --debug to see tracebacks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -100,7 +100,11 @@ def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
     from cml_bench.report.formats import to_terminal
 
     console = _console()
-    table = run_jobs(jobs, results, workers, console)
+    try:
+        table = run_jobs(jobs, results, workers, console)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished results are kept; the same command goes on with the rest", err=True)
+        raise typer.Exit(130) from None
     console.print(to_terminal(table, console.width))
     console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
     failed = sum(int(part.rows["failed"].sum()) for part in table.benchmarks)
@@ -147,10 +151,14 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="benchmarks, strategies, heads or criteria; all of them by default.")
     ] = None,
+    name: Annotated[str | None, typer.Argument(help="One of them, to see its options.")] = None,
 ) -> None:
-    """List what can be named, without importing it."""
+    """List what can be named, without importing it; with a name, list its options."""
     from cml_bench.registry import KINDS, entries
 
+    if kind and name:
+        _describe(kind, name)
+        return
     for each in [kind] if kind else KINDS:
         found = entries(each)
         typer.echo(f"{each}:")
@@ -158,6 +166,28 @@ def list_(
         for name, entry in found.items():
             origin = "" if entry.origin == "built-in" else f" [{entry.origin}]"
             typer.echo(f"  {name:<{width}}  {entry.summary}{origin}")
+
+
+def _describe(kind: str, name: str) -> None:
+    """Print the docstring and the options of one plug-in; of a benchmark, the training settings as well."""
+    import inspect
+
+    from cml_bench.options import arguments, as_text
+    from cml_bench.registry import load
+
+    target = load(kind, name)
+    typer.echo(inspect.getdoc(target) or "")
+    parts: list[tuple[str, Any, dict[str, Any]]] = [("options", target, {})]
+    if kind == "benchmarks":
+        from cml_bench.training.config import TrainingConfig
+
+        typer.echo(f"\n{inspect.getdoc(target.__mro__[1])}\n\n{inspect.getdoc(TrainingConfig)}")
+        parts.append(("training settings", TrainingConfig, vars(target.training)))
+    for title, owner, values in parts:
+        typer.echo(f"\n{title}:")
+        for option, parameter in arguments(owner, skip=("self", "in_features")).items():
+            default = values.get(option, parameter.default)
+            typer.echo(f"  {option}" + ("  (needed)" if default is parameter.empty else f"={as_text(default)}"))
 
 
 @app.command()

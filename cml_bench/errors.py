@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class CmlBenchError(Exception):
@@ -11,6 +13,17 @@ class CmlBenchError(Exception):
 
     The command line prints the sentence alone; a traceback only with ``--debug``.
     """
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an unexpected error as one line: its type, its text, and the file and line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (None, None)
+    if file is None and frames:
+        file, line = frames[-1].filename, frames[-1].lineno
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    where = f" ({Path(file).name}, line {line})" if file else ""
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

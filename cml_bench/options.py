@@ -74,7 +74,7 @@ def convert(
     known = arguments(target, skip)
     # A dataclass's generated __init__ does not know the modules its inherited annotations come from; the class does.
     is_plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
-    hints = typing.get_type_hints(target.__init__ if is_plain_class else target)
+    hints = typing.get_type_hints(target.__init__ if is_plain_class else target, include_extras=True)
     typed: dict[str, Any] = {}
     for name, text in options.items():
         if name not in known:
@@ -88,6 +88,8 @@ def convert(
             typed[name] = adapter.validate_python(_literal(text, hint))
         except ValidationError as error:
             reason = error.errors()[0]["msg"][:1].lower() + error.errors()[0]["msg"][1:]
+            if error.errors()[0]["type"] in ("tuple_type", "list_type"):
+                reason += """; write it as JSON, as in [["a", "b"], ["c"]]"""
             raise CmlBenchError(f"option {name}={text!r} of {owner} cannot be used: {reason}") from None
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in typed:

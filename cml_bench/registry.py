@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.errors import CmlBenchError, in_one_line, suggest
 
 KINDS = {
     "strategies": "cml_bench.strategies",
@@ -99,14 +99,28 @@ def load(kind: str, name: str) -> Any:
     Raises:
         CmlBenchError: If nothing bears the name (the nearest is suggested) or the file or class is missing.
     """
-    if ":" in name:
-        return _load_target(name)
+    return _load_target(find(kind, name))
+
+
+def find(kind: str, name: str) -> str:
+    """Return the ``module:Class`` or ``file.py:Class`` behind a name, without importing it.
+
+    Raises:
+        CmlBenchError: If nothing bears the name (the nearest is suggested) or the file is missing.
+    """
+    where, _, attribute = name.rpartition(":")
+    if name.endswith(".py"):
+        raise CmlBenchError(f"{name!r} names no class in the file: write {name}:ClassName")
+    if attribute and where.endswith(".py") and not Path(where).is_file():
+        raise CmlBenchError(f"{where} does not exist: give the path of a Python file, as ./file.py:Class")
+    if where:
+        return name
     known = entries(kind)
     entry = known.get(name.replace("-", "_"))
     if entry is None:
         singular = {"strategies": "strategy", "criteria": "criterion"}.get(kind, kind.removesuffix("s"))
         raise CmlBenchError(f"there is no {singular} {name!r}: {suggest(name, known)}")
-    return _load_target(entry.target)
+    return entry.target
 
 
 def _load_target(target: str) -> Any:
@@ -130,8 +144,6 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise CmlBenchError(f"{path} does not exist: give the path of a Python file, as ./file.py:Class")
     # Named after path and content: an edited file is a new module, and dataclasses find theirs in sys.modules.
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
     name = f"cml_bench_plugin_{path.stem}_{digest}"
@@ -144,9 +156,11 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if not isinstance(error, Exception):
+            raise
+        raise CmlBenchError(f"{path} cannot be imported: {in_one_line(error)}") from error
     return module
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from cml_bench.memory.reservoir import ReservoirBuffer
@@ -34,10 +35,10 @@ class DERpp(Strategy):
         beta: Weight of the label term; 0 is DER.
     """
 
-    memory_size: int = 2000
-    replay_batch_size: int | None = None
-    alpha: float = 0.1
-    beta: float = 0.5
+    memory_size: NonNegativeInt = 2000
+    replay_batch_size: PositiveInt | None = None
+    alpha: NonNegativeFloat = 0.1
+    beta: NonNegativeFloat = 0.5
 
     meta = StrategyMeta(name="derpp", title="DER++", family="replay", reference="arXiv:2004.07211")
 

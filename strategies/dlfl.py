@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from cml_bench.labels import is_known
 from cml_bench.memory.reservoir import ReservoirBuffer
@@ -36,10 +37,10 @@ class DLFL(Strategy):
         replay_batch_size: Memory images a step; None for as many as stream images.
     """
 
-    feature_weight: float = 1.0
-    logit_weight: float = 1.0
-    memory_size: int = 0
-    replay_batch_size: int | None = None
+    feature_weight: NonNegativeFloat = 1.0
+    logit_weight: NonNegativeFloat = 1.0
+    memory_size: NonNegativeInt = 0
+    replay_batch_size: PositiveInt | None = None
 
     meta = StrategyMeta(
         name="dlfl",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from avalanche.core import SupervisedPlugin
+from pydantic import NonNegativeInt, PositiveInt
 
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
@@ -29,8 +30,8 @@ class ER(Strategy):
             seen since (KRT's released code does so silently).
     """
 
-    memory_size: int = 2000
-    replay_batch_size: int | None = None
+    memory_size: NonNegativeInt = 2000
+    replay_batch_size: PositiveInt | None = None
     relabel: Literal["as_stored", "oracle"] = "as_stored"
 
     meta = StrategyMeta(name="er", title="ER", family="replay", reference="arXiv:1902.10486")

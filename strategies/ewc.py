@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -36,9 +37,9 @@ class EWC(Strategy):
         fisher_samples: Images that the Fisher information is estimated on.
     """
 
-    ewc_lambda: float = 10.0
+    ewc_lambda: NonNegativeFloat = 10.0
     fisher: Literal["true", "empirical"] = "true"
-    fisher_samples: int = 1000
+    fisher_samples: PositiveInt = 1000
 
     meta = StrategyMeta(name="ewc", title="EWC", family="regularization", reference="arXiv:1612.00796")
 

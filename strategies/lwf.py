@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -31,8 +32,8 @@ class LwF(Strategy):
         temperature: Divides both logits; the loss is multiplied by its square.
     """
 
-    alpha: float = 1.0
-    temperature: float = 2.0
+    alpha: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 2.0
 
     meta = StrategyMeta(name="lwf", title="LwF", family="distillation", reference="arXiv:1606.09282")
 

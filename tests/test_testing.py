@@ -395,7 +395,7 @@ def test_options_of_a_specification_are_used() -> None:
     [
         ("lwff", "there is no strategy 'lwff': did you mean 'lwf'?"),
         ("er memroy_size=3", "strategy er has no option 'memroy_size': did you mean 'memory_size'?"),
-        ("./nowhere.py:Mine", "nowhere.py does not exist: give the path of a Python file, as ./file.py:Class"),
+        ("./nowhere.py:Mine", "./nowhere.py does not exist: give the path of a Python file, as ./file.py:Class"),
         ("builtins:int", "'builtins:int' is no strategy"),
     ],
 )

@@ -117,7 +117,7 @@ def to_latex(table: ComparisonTable) -> str:
         style = style.apply(_bold, axis=None, best=best)
         align = "".join("l" if column in (*_TEXT_COLUMNS.values(), "notes") else "r" for column in cells.columns)
         comment = " ".join(part.heading.split())
-        parts.append(f"% {comment}\n{style.to_latex(hrules=True, column_format=align)}")
+        parts.append(f"% {comment} (needs the booktabs package)\n{style.to_latex(hrules=True, column_format=align)}")
     parts += [f"% unreadable: {' '.join(line.split())}\n" for line in table.unreadable]
     return "\n".join(parts).replace("±", r"$\pm$")
 

@@ -61,8 +61,11 @@ class BenchmarkTable:
 
     @property
     def complete(self) -> pd.Series[bool]:
-        """Whether a row averages as many jobs as the best-covered method; only such rows compete for the best."""
-        return (self.rows["n"] > 0) & (self.rows["n"] == self.rows["n_expected"])
+        """Whether a row averages as many jobs as the best-covered method; only such rows compete for the best.
+
+        One job has no spread to compare with, so among single jobs nothing is called the best.
+        """
+        return (self.rows["n"] > 1) & (self.rows["n"] == self.rows["n_expected"])
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ class ComparisonTable:
 
     benchmarks: tuple[BenchmarkTable, ...]
     unreadable: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the tables as Markdown."""
+        # Formats stand on this module.
+        from cml_bench.report.formats import to_markdown
+
+        return to_markdown(self)
 
 
 def compare(frame: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS) -> ComparisonTable:

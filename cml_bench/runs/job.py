@@ -13,7 +13,7 @@ from typing import Any
 import cml_bench
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import Pairs, parse_pairs
-from cml_bench.registry import file_digest
+from cml_bench.registry import file_digest, find
 from cml_bench.runs.method import parse_method
 
 LOCATIONS = frozenset({"root", "annotations", "checkpoint"})
@@ -72,10 +72,20 @@ def make_jobs(
         class_orders: Orders; see ``parse_class_orders``.
         seeds: Seeds; see ``parse_seeds``.
         options: ``key=value`` options of benchmark and training.
+
+    Raises:
+        CmlBenchError: If a name is unknown (found without importing anything) or something is listed twice.
     """
-    specs = [parse_method(method).spec for method in methods]
+    parsed = [parse_method(method) for method in methods]
+    specs = [method.spec for method in parsed]
     pairs = parse_pairs(options)
     orders, names, numbers = list(class_orders), list(benchmarks), list(seeds)
+    for name in names:
+        find("benchmarks", name)
+    for method in parsed:
+        for kind, named in (("strategies", method.strategy), ("heads", method.head), ("criteria", method.loss)):
+            if named is not None:
+                find(kind, named)
     listed: dict[str, list[Any]] = {"method": specs, "class order": orders, "benchmark": names, "seed": numbers}
     for kind, values in listed.items():
         repeated = [value for value in values if values.count(value) > 1]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cml_bench.data.source import Source
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.runs.benchmark import Benchmark, load_sources
@@ -79,7 +79,6 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
         predictions = _record(resolved, run, scenario, meter, index, report)
         with meter.phase("metrics"):
             metrics = evaluate(predictions)
-    report(Event(index, "done", fraction=1.0))
     result = {
         "schema_version": SCHEMA_VERSION,
         "key": job.key,
@@ -111,7 +110,7 @@ def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = l
         result = made.result
     except Exception as error:
         expected = isinstance(error, CmlBenchError)
-        sentence = str(error) if expected else f"{type(error).__name__}: {error}"
+        sentence = str(error) if expected else f"{in_one_line(error)}; the traceback is in {path}"
         result = {
             "schema_version": SCHEMA_VERSION,
             "key": job.key,
@@ -120,8 +119,10 @@ def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = l
             "traceback": None if expected else traceback.format_exc(),
             "job": _job_record(job, None),
         }
-        report(Event(index, "failed", sentence))
     write_result(path, result)
+    # Only now: what is reported as done must survive an interruption.
+    status = Event(index, "done", fraction=1.0) if result["status"] == "ok" else Event(index, "failed", result["error"])
+    report(status)
     return result
 
 

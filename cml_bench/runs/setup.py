@@ -24,7 +24,7 @@ from cml_bench.models.features import extract_features
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.preprocess import EvalTransform, TrainTransform
-from cml_bench.options import Pairs, convert
+from cml_bench.options import Pairs, arguments, convert
 from cml_bench.registry import load
 from cml_bench.runs.benchmark import Benchmark
 from cml_bench.runs.job import Job
@@ -97,10 +97,17 @@ def plan(job: Job) -> Plan:
     if not (inspect.isclass(kind) and issubclass(kind, Benchmark)):
         raise CmlBenchError(f"{job.benchmark!r} is no benchmark: give a subclass of cml_bench.Benchmark")
     shared, own = _split(job.options)
+    method = parse_method(job.method)
+    strategy = load("strategies", method.strategy)
+    for key in own:
+        if key not in arguments(kind) and key in arguments(strategy):
+            raise CmlBenchError(
+                f"{key!r} is an option of strategy {method.strategy}: write it with the method, as in "
+                f"'{method.strategy} {key}={own[key]}'"
+            )
     owner = f"benchmark {job.benchmark}"
     benchmark = kind(**convert(kind, own, owner=owner, beside=TRAINING_KEYS))
-    method = parse_method(job.method)
-    return plan_method(method, load("strategies", method.strategy), benchmark, shared)
+    return plan_method(method, strategy, benchmark, shared)
 
 
 def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Mapping[str, str]) -> Plan:
@@ -150,6 +157,9 @@ def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:
 
 def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConfig:
     typed = convert(TrainingConfig, options, owner="training")
+    if typed.get("frozen"):
+        # Cached features cannot be augmented; only an augmentation that was asked for is a contradiction.
+        typed.setdefault("augment", False)
     return dataclasses.replace(defaults, **typed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: 
         workers: Processes; 1 runs in this process, None takes one a core (or 1 where a GPU is used).
         report: Called with the jobs' events.
     """
+    _check_writable(results)
     if workers is None:
         # joblib counts the cores that this process may use, containers and CPU affinity included.
         from joblib import cpu_count
@@ -42,6 +44,18 @@ def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: 
         from cml_bench.runs.engines import serial
 
         serial.execute(jobs, results, report)
+
+
+def _check_writable(results: Path) -> None:
+    """Find out before hours of training that results cannot be written."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise CmlBenchError(
+            f"results folder {results} cannot be written ({error.strerror}): name a folder with --results"
+        ) from None
 
 
 def _uses_gpu(job: Job) -> bool:

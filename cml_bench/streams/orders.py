@@ -66,8 +66,8 @@ def divide(n_labels: int, base: int, increment: int) -> tuple[int, ...]:
     """
     if increment < 1 or base < 0 or base > n_labels:
         raise CmlBenchError(
-            f"base={base}, increment={increment} do not divide {n_labels} labels: "
-            f"base must lie in 0..{n_labels} and increment be at least 1"
+            f"base={base}, increment={increment} do not fit {n_labels} labels: "
+            f"give a base from 0 to {n_labels} and an increment of at least 1"
         )
     sizes = [base] if base else []
     while sum(sizes) < n_labels:

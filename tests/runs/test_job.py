@@ -47,12 +47,12 @@ def test_bad_class_orders(text: str) -> None:
 
 
 def test_jobs_are_the_product_seeds_slowest() -> None:
-    jobs = make_jobs(["a", "b"], ["naive", "er"], ["default", "random:1"], [0, 1], ["y=2", "x=1"])
+    jobs = make_jobs(["digits", "split_coco"], ["naive", "er"], ["default", "random:1"], [0, 1], ["y=2", "x=1"])
     expected = [
         (seed, order, benchmark, method)
         for seed in (0, 1)
         for order in ("default", "random:1")
-        for benchmark in ("a", "b")
+        for benchmark in ("digits", "split_coco")
         for method in ("naive", "er")
     ]
     assert [(job.seed, job.class_order, job.benchmark, job.method) for job in jobs] == expected
@@ -61,11 +61,11 @@ def test_jobs_are_the_product_seeds_slowest() -> None:
 
 
 def test_what_is_listed_twice_is_refused() -> None:
-    for seeds, orders, names in (([1, 1], ["default"], ["a"]), ([0], ["x", "x"], ["a"]), ([0], ["x"], ["a", "a"])):
+    for seeds, orders, copies in (([1, 1], ["default"], 1), ([0], ["x", "x"], 1), ([0], ["x"], 2)):
         with pytest.raises(
-            CmlBenchError, match=r"(seed 1|class order 'x'|benchmark 'a') is listed twice: list it once"
+            CmlBenchError, match=r"(seed 1|class order 'x'|benchmark 'digits') is listed twice: list it once"
         ):
-            make_jobs(names, ["naive"], orders, seeds)
+            make_jobs(["digits"] * copies, ["naive"], orders, seeds)
     with pytest.raises(CmlBenchError, match="'er head=dlfl memory_size=5' is listed twice"):
         make_jobs(["digits"], ["er memory_size=5 head=dlfl", "er  head=dlfl memory_size=5"], ["default"], [0])
 

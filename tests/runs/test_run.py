@@ -17,7 +17,7 @@ from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job, make_jobs
-from cml_bench.runs.results import result_path
+from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.run import run_and_store, run_job
 
 
@@ -159,10 +159,16 @@ def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
     assert np.allclose(one_by_one.numpy()[rows], predictions.logits[-1].astype(np.float32), atol=2e-2, rtol=2e-3)
 
 
-def test_signs_of_life(small_jobs: Any) -> None:
+def test_signs_of_life(small_jobs: Any, tmp_path: Path) -> None:
     events: list[Event] = []
     (job,) = small_jobs(epochs=3)
-    run_job(job, index=7, report=events.append)
+
+    def report(event: Event) -> None:
+        # What is reported as done must be on disk.
+        assert event.kind != "done" or is_done(tmp_path, job)
+        events.append(event)
+
+    run_and_store(job, tmp_path, index=7, report=report)
     assert all(event.job == 7 for event in events)
     kinds = [event.kind for event in events]
     assert (kinds[0], kinds[-1]) == ("start", "done")
@@ -250,7 +256,7 @@ def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) 
     body = "    def plugins(self, run):\n        return [1 / 0]\n"
     (job,) = small_jobs([plugin_file(tmp_path, body)])
     result = run_and_store(job, tmp_path / "results")
-    assert result["error"] == "ZeroDivisionError: division by zero"
+    assert result["error"].startswith("ZeroDivisionError: division by zero (plugin_under_test.py, line 8); ")
     assert "plugin_under_test.py" in result["traceback"]
 
 
@@ -273,6 +279,11 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
         (["nave"], [], "did you mean 'naive'?"),
         (["er memory=5"], [], "strategy er has no option 'memory': did you mean 'memory_size'?"),
         (["er memory_size=many"], [], "option memory_size='many' of strategy er cannot be used"),
+        (["er memory_size=-5"], [], "option memory_size='-5' of strategy er cannot be used"),
+        (["er"], ["memory_size=5"], "write it with the method, as in 'er memory_size=5'"),
+        (["naive"], ["frozen=true", "augment=true"], "frozen=true trains on cached features"),
+        (["naive"], ["experiences=zero,one"], 'write it as JSON, as in [["a", "b"], ["c"]]'),
+        (["./no_class.py"], [], "write ./no_class.py:ClassName"),
         (["naive head=linaer"], [], "did you mean 'linear'?"),
         (["naive loss=bec"], [], "did you mean 'bce'?"),
         (["naive head.width=3"], [], "head linear has no option 'width'"),
@@ -288,8 +299,7 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
 def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
     from cml_bench.runs.check import check_jobs
 
-    jobs = make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options])
     with pytest.raises(CmlBenchError) as caught:
-        check_jobs(jobs)
+        check_jobs(make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options]))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -142,7 +142,7 @@ def test_a_mended_failure_becomes_a_result(small_jobs: Any, tmp_path: Path) -> N
     run(broken, tmp_path / "results")
     assert missing_jobs(broken, tmp_path / "results") == broken
     failed = json.loads(result_path(tmp_path / "results", broken[0]).read_text())
-    assert failed["error"] == "RuntimeError: not yet"
+    assert failed["error"].startswith("RuntimeError: not yet (mine.py, line ")
     mended = small_jobs([plugin(tmp_path)])
     run(mended, tmp_path / "results")
     assert missing_jobs(mended, tmp_path / "results") == []
@@ -243,3 +243,9 @@ def test_a_suite_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(CmlBenchError, match=r"binary\.yaml"):
         read_suite(tmp_path / "binary.yaml")
+
+
+def test_a_results_folder_that_cannot_be_written_is_noticed_before_training(small_jobs: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CmlBenchError, match=r"results folder .*file cannot be written .*name a folder with --results"):
+        execute(small_jobs(), tmp_path / "file", workers=1, report=lambda event: pytest.fail("a job has started"))

@@ -63,7 +63,7 @@ def test_an_experience_without_an_image_is_named(tiny_source: Any) -> None:
         ({"validation": 1.0}, "validation=1.0 is no fraction"),
         ({"validation": -0.1}, "validation=-0.1 is no fraction"),
         ({"validation": float("nan")}, "validation=nan is no fraction"),
-        ({"increment": 0}, "increment=0 do not divide 3 labels"),
+        ({"increment": 0}, "increment=0 do not fit 3 labels"),
         ({"base": 4}, "base=4"),
         ({"base": -1}, "base=-1"),
         ({"class_order": "alphabet"}, "class_order 'alphabet' is unknown: did you mean 'alphabetical'?"),

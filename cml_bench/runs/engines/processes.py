@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -45,7 +47,13 @@ def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) ->
     listener.start()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_connect, initargs=(events,))
     try:
-        pool.submit(_check, jobs).result()
+        try:
+            pool.submit(_check, jobs).result()
+        except BrokenProcessPool:
+            raise CmlBenchError(
+                "the worker processes did not start: a script that runs several at once must do so under "
+                "if __name__ == '__main__', or with workers=1"
+            ) from None
         futures = [pool.submit(_work, job, results, index) for index, job in enumerate(jobs)]
         for future in as_completed(futures):
             future.result()
@@ -69,6 +77,8 @@ def _listen(events: Queue[Event | None], report: Report) -> None:
 def _connect(events: Queue[Event | None]) -> None:
     global _events
     _events = events
+    # Ctrl-C reaches every process of a terminal: a worker drops its job at once and in silence, the parent speaks.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def _check(jobs: Sequence[Job]) -> None:
