@@ -179,9 +179,10 @@ def _describe(kind: str, name: str) -> None:
     typer.echo(inspect.getdoc(target) or "")
     parts: list[tuple[str, Any, dict[str, Any]]] = [("options", target, {})]
     if kind == "benchmarks":
+        from cml_bench.runs.benchmark import Benchmark
         from cml_bench.training.config import TrainingConfig
 
-        typer.echo(f"\n{inspect.getdoc(target.__mro__[1])}\n\n{inspect.getdoc(TrainingConfig)}")
+        typer.echo(f"\n{inspect.getdoc(Benchmark)}\n\n{inspect.getdoc(TrainingConfig)}")
         parts.append(("training settings", TrainingConfig, vars(target.training)))
     for title, owner, values in parts:
         typer.echo(f"\n{title}:")

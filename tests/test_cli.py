@@ -163,3 +163,14 @@ def test_root_and_annotations_are_short_for_set(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit):
         cli.main(["run", "split_coco", "--root", "/data", "--annotations", "/notes", "--method", "naive", *ONE])
     assert dict(seen[0].options) == {"root": "/data", "annotations": "/notes"}
+
+
+def test_list_shows_the_options_of_one_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["list", "benchmarks", "digits"])
+    shown = capsys.readouterr().out
+    assert "  increment=2\n" in shown
+    assert "  lr=0.006\n" in shown
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["list", "benchmarks", "split_coco"])
+    assert "  root  (needed)\n" in capsys.readouterr().out
