@@ -12,7 +12,7 @@ import torch
 
 import cml_bench
 
-_PACKAGES = ("torch", "torchvision", "avalanche-lib", "timm", "torchmetrics", "numpy", "scikit-learn")
+_PACKAGES = ("torch", "torchvision", "avalanche-lib", "timm", "numpy", "scikit-learn")
 
 
 @functools.lru_cache(maxsize=1)
