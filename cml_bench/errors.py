@@ -15,9 +15,15 @@ class CmlBenchError(Exception):
     """
 
 
-def in_one_line(error: BaseException) -> str:
-    """Return an unexpected error as one line: its type, its text, and the file and line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
+def in_one_line(error: BaseException, own_file: str | None = None) -> str:
+    """Return an unexpected error as one line: its type, its text, and the file and line that raised it.
+
+    Args:
+        error: What was raised.
+        own_file: If the error passed through this file, its last line there is named instead.
+    """
+    every = list(traceback.extract_tb(error.__traceback__))
+    frames = [frame for frame in every if frame.filename == own_file] or every
     file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (None, None)
     if file is None and frames:
         file, line = frames[-1].filename, frames[-1].lineno
@@ -27,7 +33,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known name, else the list of known names."""
+    """Return ``"did you mean 'x'?"`` for the nearest known name, else the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.errors import CmlBenchError, in_one_line, suggest
 from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.options import as_text, convert
@@ -94,11 +92,7 @@ def _outcome(name: str, check: Callable[[Case], str], case: Case) -> CheckOutcom
     except (_BrokenRuleError, CmlBenchError) as error:
         return CheckOutcome(name, "failed", str(error))
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename == case.file]
-        where = (own or frames)[-1]
-        detail = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
-        return CheckOutcome(name, "failed", detail)
+        return CheckOutcome(name, "failed", in_one_line(error, case.file))
 
 
 def _metadata(case: Case) -> str:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cml_bench.runs.benchmark import load_sources
+from cml_bench.models.backbones import Backbone
+from cml_bench.runs.benchmark import Benchmark, load_sources
+from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.setup import make_backbone, make_model, plan, stream_order
+from cml_bench.training.config import TrainingConfig
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Resolve every job and build, once each, the benchmarks, streams and models they name.
+    """Resolve every job and build, once each, the benchmarks, streams and backbones they name; heads and criteria too.
+
+    The process's global generators are left as they were, although layers are initialised.
 
     Raises:
         CmlBenchError: The first sentence that a job would have failed with.
     """
-    streams, models = set(), set()
+    streams: set[tuple[Benchmark, str]] = set()
+    backbones: dict[tuple[Benchmark, TrainingConfig], Backbone] = {}
     for job in jobs:
         resolved = plan(job)
         sources = load_sources(resolved.benchmark)
@@ -23,7 +29,9 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         if stream not in streams:
             resolved.benchmark.build(class_order=stream_order(job))
             streams.add(stream)
-        model = (resolved.benchmark, resolved.training, resolved.head, job.method)
-        if model not in models:
-            make_model(resolved, make_backbone(resolved, sources))
-            models.add(model)
+        settings = (resolved.benchmark, resolved.training)
+        with isolated(job.seed, resolved.training.threads):
+            if settings not in backbones:
+                backbones[settings] = make_backbone(resolved, sources)
+            make_model(resolved, backbones[settings])
+            resolved.criterion(**resolved.criterion_options)

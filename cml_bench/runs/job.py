@@ -106,6 +106,8 @@ def parse_seeds(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise CmlBenchError(f"seeds {text!r} cannot be read: write a count, as 3, or a list, as 0,4,7") from None
+    if numbers and max(numbers) >= 2**31:
+        raise CmlBenchError(f"seed {max(numbers)} is too large: give seeds below {2**31}")
     if not numbers or min(numbers) < 0 or (len(numbers) == 1 and "," not in text and numbers[0] < 1):
         raise CmlBenchError(f"seeds {text!r} name no run: write a count of at least 1, or a list, as 0,4,7")
     return numbers if "," in text else list(range(numbers[0]))

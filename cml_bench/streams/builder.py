@@ -81,7 +81,8 @@ class MultiLabelScenario(CLScenario):
     def evaluation_experience(self, experience: int, split: str = "test") -> DatasetExperience:
         """Return every image that some experience of the split tests, labelled for the labels seen by ``experience``.
 
-        Predictions are recorded on all of them each time, so that a new test rule needs no new run.
+        Predictions are recorded on all of them each time, so that what was tested can be looked at in another way
+        without a new run. Images that no experience tests are left out (without a label, save under ``all_images``).
         """
         part = self.splits[split]
         dataset = _dataset(part, part.rows, self.label_names, self.n_seen, experience)

@@ -85,6 +85,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         self.generator = generator
         self.head_output: HeadOutput | None = None
         self.epoch_loss = math.nan
+        self._loss_sum = torch.zeros(1)
         self._callbacks: dict[str, tuple[Callable[..., None], ...]] = {}
 
     # -- plugins -------------------------------------------------------------------------------------------------
@@ -116,7 +117,11 @@ class MultiLabelTemplate(SupervisedTemplate):
     _after_backward = _trigger("after_backward")
     _before_update = _trigger("before_update")
     _after_update = _trigger("after_update")
-    _after_training_iteration = _trigger("after_training_iteration")
+
+    def _after_training_iteration(self, **kwargs: Any) -> None:
+        self._loss_sum += self.loss.detach()
+        for callback in self._callbacks.get("after_training_iteration", ()):
+            callback(self, **kwargs)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -154,30 +159,11 @@ class MultiLabelTemplate(SupervisedTemplate):
         Raises:
             CmlBenchError: If the loss became NaN or infinite.
         """
-        total, steps = torch.zeros(1, device=self.device), 0
-        for batch in self.dataloader:
-            self.mbatch = batch
-            if self._stop_training:
-                break
-            self._unpack_minibatch()
-            self._before_training_iteration(**kwargs)
-            self.optimizer.zero_grad()
-            self.loss = self._make_empty_loss()
-            self._before_forward(**kwargs)
-            self.mb_output = self.forward()
-            self._after_forward(**kwargs)
-            self.loss += self.criterion()
-            self._before_backward(**kwargs)
-            self.backward()
-            self._after_backward(**kwargs)
-            self._before_update(**kwargs)
-            self.optimizer_step()
-            self._after_update(**kwargs)
-            self._after_training_iteration(**kwargs)
-            total += self.loss.detach()
-            steps += 1
+        self._loss_sum = torch.zeros(1, device=self.device)
+        before = self.clock.train_exp_iterations
+        super().training_epoch(**kwargs)
         # One look an epoch: a NaN stays in the sum, and a GPU is not stalled at every step.
-        self.epoch_loss = total.item() / max(1, steps)
+        self.epoch_loss = self._loss_sum.item() / max(1, self.clock.train_exp_iterations - before)
         if not math.isfinite(self.epoch_loss):
             raise CmlBenchError(
                 f"the loss became {self.epoch_loss} in experience {self.clock.train_exp_counter}, epoch "

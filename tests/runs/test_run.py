@@ -15,6 +15,7 @@ from cml_bench.data.digits import digits_sources
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.runs.check import check_jobs
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job, make_jobs
 from cml_bench.runs.results import is_done, result_path
@@ -297,9 +298,21 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
     ],
 )
 def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
-    from cml_bench.runs.check import check_jobs
-
     with pytest.raises(CmlBenchError) as caught:
         check_jobs(make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options]))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
+    """Layers are initialised to find bad options; who runs jobs in the own process must not notice."""
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    check_jobs(small_jobs(["naive", "naive head=dlfl"]))
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.array_equal(np.random.get_state()[1], states[2])  # noqa: NPY002
+
+
+def test_a_wrong_base_of_a_criterion_is_found_before_training(small_jobs: Any) -> None:
+    with pytest.raises(CmlBenchError, match="did you mean 'bce'"):
+        check_jobs(small_jobs(["naive loss=assume_negative loss.base=bec"]))
