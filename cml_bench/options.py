@@ -41,6 +41,21 @@ def split_words(text: str) -> list[str]:
         raise CmlBenchError(f"{text!r} cannot be read ({error}): close the quotes") from None
 
 
+def fold(name: str, options: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Read ``a+b`` as ``a`` with the option ``base=b``, and ``a+b+c`` as ``a`` with ``base=b+c``.
+
+    Raises:
+        CmlBenchError: If a base is given in both ways.
+    """
+    outer, plus, base = name.partition("+")
+    # A path may hold a plus sign.
+    if not plus or ":" in name:
+        return name, dict(options)
+    if "base" in options:
+        raise CmlBenchError(f"{name} and base={options['base']} both say what {outer} is put on: give one of them")
+    return outer, {**options, "base": base}
+
+
 def arguments(target: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
     """Return the keyword arguments that a class or function declares, without those in ``skip``."""
     parameters = inspect.signature(target).parameters

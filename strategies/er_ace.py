@@ -38,7 +38,9 @@ class ERACE(Rehearsal):
 
     present_only: bool = False
 
-    meta = StrategyMeta(name="er_ace", title="ER-ACE", family="replay", reference="arXiv:2104.05025")
+    meta = StrategyMeta(
+        name="er_ace", title="ER-ACE", family="replay", reference="arXiv:2104.05025", criterion="logits"
+    )
 
     def memory(self, run: RunContext) -> ReservoirBuffer:
         """Return a reservoir."""

@@ -40,7 +40,7 @@ class MIR(Rehearsal):
 
     candidates: PositiveInt = 50
 
-    meta = StrategyMeta(name="mir", title="MIR", family="replay", reference="arXiv:1908.04742")
+    meta = StrategyMeta(name="mir", title="MIR", family="replay", reference="arXiv:1908.04742", criterion="logits")
 
     def memory(self, run: RunContext) -> ReservoirBuffer:
         """Return a reservoir."""

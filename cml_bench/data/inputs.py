@@ -17,6 +17,11 @@ Transform = Callable[[Tensor], Tensor]
 class Inputs(Protocol):
     """A table of model inputs, addressed by source row."""
 
+    @property
+    def augments(self) -> bool:
+        """Whether two fetches of a row in training differ."""
+        ...
+
     def __len__(self) -> int:
         """Return the number of rows."""
         ...
@@ -31,6 +36,8 @@ class TensorInputs:
 
     A float16 table (a memory-mapped feature cache, say) is cast to float32 batch by batch.
     """
+
+    augments = False
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
@@ -61,6 +68,7 @@ class ImageInputs:
         self.source = source
         self.evaluation = evaluation
         self.training = training or evaluation
+        self.augments = training is not None
         self._pool = ThreadPoolExecutor(num_workers)
 
     def __len__(self) -> int:

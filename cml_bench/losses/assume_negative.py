@@ -10,9 +10,8 @@ from torch import Tensor
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, UNMARKED, is_known, widen
 from cml_bench.losses.criterion import Criterion, CriterionMeta
+from cml_bench.losses.specification import as_criterion
 from cml_bench.models.heads.head import HeadOutput
-from cml_bench.options import convert, parse_pairs, split_words
-from cml_bench.registry import load
 
 
 class AssumeNegative(Criterion):
@@ -47,13 +46,13 @@ class AssumeNegative(Criterion):
         super().__init__()
         if scope not in ("unmarked", "seen"):
             raise CmlBenchError(f"assume_negative: scope={scope!r} must be 'unmarked' or 'seen'")
-        self.base = _from_specification(base) if isinstance(base, str) else base
+        self.base = as_criterion(base)
         self.scope = scope
 
     @property
     def title(self) -> str:
         """How tables call this criterion: the assumption is never hidden behind the name of the base."""
-        return f"{self.meta.title}{' seen' if self.scope == 'seen' else ''} ({self.base.meta.title})"
+        return f"{self.meta.title}{' seen' if self.scope == 'seen' else ''} ({self.base.title})"
 
     @property
     def spare(self) -> int:
@@ -70,11 +69,12 @@ class AssumeNegative(Criterion):
         labels: Tensor,
         sample_ids: Tensor | None = None,
         epoch: int = 0,
+        view: HeadOutput | None = None,
     ) -> Tensor:
         """Return the base's loss under the assumed labels; arguments as in ``Criterion.forward``."""
         logits = output.logits if isinstance(output, HeadOutput) else output
         padded = widen(labels, max(labels.shape[1], logits.shape[1]))
-        loss: Tensor = self.base(output, self.assume(padded), sample_ids, epoch)
+        loss: Tensor = self.base(output, self.assume(padded), sample_ids, epoch, view)
         return loss
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,11 +86,3 @@ class AssumeNegative(Criterion):
         assumed = labels == UNMARKED if self.scope == "unmarked" else ~is_known(labels)
         assumed &= torch.arange(labels.shape[1], device=labels.device) >= self.spare
         return labels.masked_fill(assumed, ABSENT)
-
-
-def _from_specification(text: str) -> Criterion:
-    """Build the criterion that ``"name option=value ..."`` describes."""
-    name, *options = split_words(text) or [""]
-    build = load("criteria", name)
-    criterion: Criterion = build(**convert(build, dict(parse_pairs(options)), owner=f"criterion {name!r}"))
-    return criterion

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import HeadOutput
+
+if TYPE_CHECKING:
+    from cml_bench.models.model import MultiLabelModel
+    from cml_bench.streams.dataset import MultiLabelDataset
 
 
 @dataclass(frozen=True)
@@ -19,23 +23,40 @@ class CriterionMeta:
         name: File stem and registry name.
         title: How tables call it.
         reference: Paper.
+        reads: ``logits`` if these are enough, so that the criterion works wherever a loss does; ``output`` if it reads
+            what else the head says, or keeps state by image and label; ``label_features`` if the head must have a
+            feature for each label.
+        views: Augmented views of each image that the criterion compares, 1 or 2.
     """
 
     name: str
     title: str
     reference: str
+    reads: Literal["logits", "output", "label_features"] = "logits"
+    views: Literal[1, 2] = 1
 
 
-class Criterion(nn.Module, ABC):
+class Criterion(nn.Module):
     """A loss that reads four-state labels.
+
+    A criterion overrides ``loss`` if logits are all it reads, else ``judge``. Parameters of its own are trained with
+    the model's; what it keeps by image is keyed by ``sample_ids``, so that it follows an image into a memory and back.
 
     Attributes:
         spare: Number of leading columns whose unknown entries another loss term answers for (a teacher, say). A
             criterion that makes up targets for unknown entries leaves these alone; known entries always count.
+        lr_factor: Learning rate of the criterion's own parameters, relative to the model's; they are not decayed.
     """
 
     meta: ClassVar[CriterionMeta]
     spare: int = 0
+
+    lr_factor: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """How tables call it; a criterion that changes what another one reads says so."""
+        return self.meta.title
 
     def forward(
         self,
@@ -43,25 +64,69 @@ class Criterion(nn.Module, ABC):
         labels: Tensor,
         sample_ids: Tensor | None = None,
         epoch: int = 0,
+        view: HeadOutput | None = None,
     ) -> Tensor:
         """Return the scalar loss of a batch.
 
         Labels and logits are compared over the columns both have: a memory row is narrower than a grown head, a later
-        experience's row wider than an earlier head.
+        experience's row wider than an earlier head. A companion of the output is judged too, and its loss added.
 
         Args:
             output: Head output, or bare (B, n) logits as Avalanche's own plugins pass them.
             labels: (B, m) four-state labels.
             sample_ids: (B,) stable ids, for criteria that keep state per image.
             epoch: Epoch within the experience, from 0.
+            view: What the head says of a second augmented view of the same images, where ``meta.views`` is 2 and
+                images are augmented; else None.
         """
         logits = output.logits if isinstance(output, HeadOutput) else output
         width = min(logits.shape[1], labels.shape[1])
         # Slicing costs as much as a tenth of a linear head's step, so it is left out where nothing is cut.
-        logits = logits if logits.shape[1] == width else logits[:, :width]
         labels = labels if labels.shape[1] == width else labels[:, :width]
-        return self.loss(logits, labels)
+        if not isinstance(output, HeadOutput):
+            return self.loss(logits if logits.shape[1] == width else logits[:, :width], labels)
+        output, view = output.narrowed(width), view and view.narrowed(width)
+        loss = self.judge(output, labels, sample_ids, epoch, view)
+        if output.companion is not None:
+            loss = loss + self.judge(output.companion, labels, sample_ids, epoch, view and view.companion)
+        return loss
 
-    @abstractmethod
+    def judge(
+        self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None
+    ) -> Tensor:
+        """Return the scalar loss of all that the head says; arguments as in ``forward``, with columns in common."""
+        return self.loss(output.logits, labels)
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of (B, n) logits under (B, n) four-state labels; 0 with a graph if nothing counts."""
+        """Return the scalar loss of (B, n) logits under (B, n) four-state labels; 0 with a graph if nothing counts.
+
+        Raises:
+            CmlBenchError: If the criterion needs more than logits.
+        """
+        raise CmlBenchError(
+            f"loss={self.meta.name} reads more than logits, and this strategy gives no more: take another loss"
+        )
+
+    def start_experience(self, dataset: MultiLabelDataset) -> None:
+        """Get ready for an experience: count its labels, add parameters. Called before the optimiser looks for them.
+
+        Args:
+            dataset: What is going to be trained on, as annotated; one chunk of it in an online stream.
+        """
+        for part in self._parts():
+            part.start_experience(dataset)
+
+    def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
+        """Get ready for an epoch: look at all images, enter another phase.
+
+        Args:
+            model: The model, in training mode; to be left as it was found.
+            dataset: What is being trained on.
+            epoch: Epoch within the experience, from 0.
+            epochs: Epochs of the experience.
+        """
+        for part in self._parts():
+            part.start_epoch(model, dataset, epoch, epochs)
+
+    def _parts(self) -> list[Criterion]:
+        return [part for part in self.children() if isinstance(part, Criterion)]

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.options import Pairs, parse_pairs, split_words
+from cml_bench.options import Pairs, fold, parse_pairs, split_words
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Method:
 
 
 def parse_method(spec: str) -> Method:
-    """Parse ``"er head=dlfl loss=asl memory_size=500 head.steps=2"``.
+    """Parse ``"er head=dlfl loss=asl memory_size=500 head.steps=2"``; ``loss=clml+asl`` puts one loss on another.
 
     Raises:
         CmlBenchError: If the text is empty or a word is no ``key=value``.
@@ -57,12 +57,15 @@ def parse_method(spec: str) -> Method:
         else:
             own[key] = value
     head, loss = own.pop("head", None), own.pop("loss", None)
+    loss_options = nested["loss"]
+    if loss:
+        loss, loss_options = fold(loss, loss_options)
     return Method(
         strategy=_plain(words[0]),
         head=head and _plain(head),
         loss=loss and _plain(loss),
         head_options=tuple(sorted(nested["head"].items())),
-        loss_options=tuple(sorted(nested["loss"].items())),
+        loss_options=tuple(sorted(loss_options.items())),
         options=tuple(sorted(own.items())),
     )
 

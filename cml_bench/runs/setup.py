@@ -35,7 +35,7 @@ from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
 from cml_bench.training.context import RunContext, private_generator
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.schedule import SchedulePlugin
-from cml_bench.training.strategy import Strategy
+from cml_bench.training.strategy import Strategy, StrategyMeta
 from cml_bench.training.template import MultiLabelTemplate
 
 _IN_MEMORY_BYTES = 512 * 2**20
@@ -82,7 +82,7 @@ class Plan:
             "family": self.learner.meta.family if is_strategy else "avalanche",
             "head": self.head.meta.name,
             "head_options": self.head_options,
-            "loss": getattr(loss, "title", self.criterion.meta.title),
+            "loss": loss.title,
             "loss_options": self.criterion_options,
             "options": options,
             "replay_labels": options.get("relabel"),
@@ -134,6 +134,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     meta = getattr(learner, "meta", None)
     head = load("heads", method.head or (meta.head if meta else "linear"))
     criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
+    _check_parts(method.strategy, meta, head, criterion)
     return Plan(
         benchmark=benchmark,
         training=training,
@@ -161,6 +162,21 @@ def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConf
         # Cached features cannot be augmented; only an augmentation that was asked for is a contradiction.
         typed.setdefault("augment", False)
     return dataclasses.replace(defaults, **typed)
+
+
+def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], criterion: type[Criterion]) -> None:
+    """Refuse a criterion that would not be given what it reads."""
+    name, reads = criterion.meta.name, criterion.meta.reads
+    # A plain Avalanche learner asks the criterion about logits.
+    if reads != "logits" and (meta is None or meta.criterion == "logits"):
+        raise CmlBenchError(
+            f"loss={name} reads more than logits, and strategy {strategy} gives no more: take another loss"
+        )
+    if reads == "label_features" and not head.meta.label_features:
+        raise CmlBenchError(
+            f"loss={name} compares features of labels, and head={head.meta.name} has one feature for all labels: "
+            "take a head with a feature for each, head=dlfl say"
+        )
 
 
 def _check_device(device: str) -> None:

@@ -21,15 +21,17 @@ class SchedulePlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Build the experience's scheduler, starting from the peak learning rate."""
-        for group in strategy.optimizer.param_groups:
-            group["lr"] = self.lr
+        groups = strategy.optimizer.param_groups
+        for group in groups:
+            group["lr"] = self.lr * group.get("lr_factor", 1.0)
             group.pop("initial_lr", None)
         steps = len(strategy.dataloader) * strategy.train_epochs
         if self.kind == "cosine":
             self.scheduler = CosineAnnealingLR(strategy.optimizer, T_max=steps)
         elif self.kind == "one_cycle":
+            peaks = [group["lr"] for group in groups]
             self.scheduler = OneCycleLR(
-                strategy.optimizer, max_lr=self.lr, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
+                strategy.optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
             )
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:

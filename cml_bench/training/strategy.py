@@ -29,6 +29,7 @@ class StrategyMeta:
         head: Head used unless the method names one.
         loss: Criterion used unless the method names one.
         backbone: ``any``, or ``vit`` for a strategy whose ``build_model`` refuses all but a timm Vision Transformer.
+        criterion: ``any``, or ``logits`` for a strategy that asks the criterion about logits alone.
         exemptions: Conformance checks that do not apply, each with its reason.
     """
 
@@ -39,6 +40,7 @@ class StrategyMeta:
     head: str = "linear"
     loss: str = "bce"
     backbone: Literal["any", "vit"] = "any"
+    criterion: Literal["any", "logits"] = "any"
     exemptions: Mapping[str, str] = field(default_factory=dict)
 
 

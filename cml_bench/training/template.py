@@ -52,6 +52,7 @@ class MultiLabelTemplate(SupervisedTemplate):
 
     Attributes:
         head_output: What the head said of the current batch.
+        second_view: What it said of another augmentation of it, where the criterion compares views; else None.
         epoch_loss: Mean loss of the last finished epoch.
     """
 
@@ -84,6 +85,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         )
         self.generator = generator
         self.head_output: HeadOutput | None = None
+        self.second_view: HeadOutput | None = None
         self.epoch_loss = math.nan
         self._loss_sum = torch.zeros(1)
         self._callbacks: dict[str, tuple[Callable[..., None], ...]] = {}
@@ -144,14 +146,30 @@ class MultiLabelTemplate(SupervisedTemplate):
     # -- model and loss ------------------------------------------------------------------------------------------
 
     def forward(self) -> Tensor:
-        """Keep all that the head says; hand its logits on."""
-        self.head_output = self.model.head_output(self.mb_x)
+        """Keep all that the head says; hand its logits on. A criterion that compares views gets a second one."""
+        if self.model.training and self._criterion.meta.views == 2 and self.adapted_dataset.inputs.augments:
+            again = self.adapted_dataset.inputs.fetch(self.mb_sample_id, training=True).to(self.device)
+            both = self.model.head_output(torch.cat([self.mb_x, again]))
+            self.head_output, self.second_view = both.rows(slice(len(again))), both.rows(slice(len(again), None))
+        else:
+            self.head_output, self.second_view = self.model.head_output(self.mb_x), None
         return self.head_output.logits
 
     def criterion(self) -> Tensor:
         """Return the loss of the current batch."""
-        loss: Tensor = self._criterion(self.head_output, self.mb_y, self.mb_sample_id, self.clock.train_exp_epochs)
+        epoch = self.clock.train_exp_epochs
+        loss: Tensor = self._criterion(self.head_output, self.mb_y, self.mb_sample_id, epoch, self.second_view)
         return loss
+
+    def make_optimizer(self, **kwargs: Any) -> None:
+        """Optimise what the head and the criterion have come to need."""
+        self._criterion.start_experience(self.adapted_dataset)
+        self._criterion.to(self.device)
+        super().make_optimizer(**kwargs)
+        present = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        own = [p for p in self._criterion.parameters() if id(p) not in present]
+        if own:
+            self.optimizer.add_param_group({"params": own, "lr_factor": self._criterion.lr_factor, "weight_decay": 0.0})
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Run one epoch and keep its mean loss.
@@ -160,6 +178,7 @@ class MultiLabelTemplate(SupervisedTemplate):
             CmlBenchError: If the loss became NaN or infinite.
         """
         self._loss_sum = torch.zeros(1, device=self.device)
+        self._criterion.start_epoch(self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs)
         before = self.clock.train_exp_iterations
         super().training_epoch(**kwargs)
         # One look an epoch: a NaN stays in the sum, and a GPU is not stalled at every step.
@@ -172,11 +191,11 @@ class MultiLabelTemplate(SupervisedTemplate):
 
     def _train_cleanup(self) -> None:
         super()._train_cleanup()
-        self.head_output = None
+        self.head_output = self.second_view = None
 
     def _eval_cleanup(self) -> None:
         super()._eval_cleanup()
-        self.head_output = None
+        self.head_output = self.second_view = None
 
 
 class _SilentLogger:

@@ -233,7 +233,7 @@ def test_a_criterion_object_as_base_gets_ids_epoch_output_and_spare() -> None:
     output, ids = HeadOutput(logits, pooled=logits), torch.arange(6)
     criterion(output, labels, ids, 4)
     assert base.arguments[0] is output
-    assert base.arguments[2:] == (ids, 4)
+    assert base.arguments[2:] == (ids, 4, None)
     assert base.spare == 3
 
 

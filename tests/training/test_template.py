@@ -198,10 +198,10 @@ def test_criterion_sees_output_ids_and_epoch(tiny_scenario: Any, learn: Any) -> 
     seen = []
 
     class Watching(BCE):
-        def forward(self, output: Any, labels: Tensor, sample_ids: Any = None, epoch: int = 0) -> Tensor:
+        def judge(self, output: Any, labels: Tensor, sample_ids: Any, epoch: int, view: Any) -> Tensor:
             if torch.is_grad_enabled():
                 seen.append((type(output), output.pooled.shape[0], sample_ids.tolist(), epoch))
-            return super().forward(output, labels, sample_ids, epoch)
+            return super().judge(output, labels, sample_ids, epoch, view)
 
     scenario = tiny_scenario()
     learn(Naive(), scenario, criterion=Watching(), stop_after=1, epochs=2, batch_size=6)

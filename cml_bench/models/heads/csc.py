@@ -36,7 +36,12 @@ class CSCHead(Head):
     """
 
     meta = HeadMeta(
-        name="csc", title="CSC (CI-GCN)", features="map", growth_keeps_logits=False, reference="arXiv:2403.12559"
+        name="csc",
+        title="CSC (CI-GCN)",
+        features="map",
+        growth_keeps_logits=False,
+        reference="arXiv:2403.12559",
+        label_features=True,
     )
 
     def __init__(self, in_features: int, *, width: int | None = None) -> None:

@@ -55,7 +55,14 @@ class DLFLHead(Head):
         CmlBenchError: If the options do not fit together.
     """
 
-    meta = HeadMeta(name="dlfl", title="DLFL", features="map", growth_keeps_logits=True, reference="arXiv:2212.01461")
+    meta = HeadMeta(
+        name="dlfl",
+        title="DLFL",
+        features="map",
+        growth_keeps_logits=True,
+        reference="arXiv:2212.01461",
+        label_features=True,
+    )
 
     def __init__(
         self,

@@ -45,7 +45,12 @@ class KRTHead(Head):
     """
 
     meta = HeadMeta(
-        name="krt", title="KRT (ICA)", features="map", growth_keeps_logits=True, reference="arXiv:2302.13334"
+        name="krt",
+        title="KRT (ICA)",
+        features="map",
+        growth_keeps_logits=True,
+        reference="arXiv:2302.13334",
+        label_features=True,
     )
 
     def __init__(self, in_features: int, *, width: int | None = None, heads: int = 8, grid: int = 7) -> None:
