@@ -7,27 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.models.checkpoints import Checkpoint, check_pretraining, load_weights, read_checkpoint
+from cml_bench.models.layout import FeatureKind
 
 
 class Backbone(nn.Module):
     """A timm model that returns its last spatial map, or a vector where it has none.
 
     Attributes:
+        kind: What ``forward`` returns, as the head asks for it; see ``read``.
         name: timm name.
         out_features: Width D of the features.
         spatial: Whether the features are a map (B, D, H, W); else they are vectors (B, D).
         image_size: Side in pixels of the square images the model expects.
         mean: Per-channel mean to subtract, of images in [0, 1].
         std: Per-channel standard deviation to divide by.
+        trainable: Whether images can be fed to it in training; else it is read once for every image, into the cache.
         record: What a result keeps: name, options, number of parameters, checkpoint file name and sha256, pretraining
             set, image size, mean and std.
     """
+
+    kind: FeatureKind = "map"
+    trainable = True
 
     def __init__(
         self,
@@ -60,11 +68,25 @@ class Backbone(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features (B, D, H, W), or (B, D) of a model without a map, of float images (B, 3, H, W)."""
+        """Return the features of float images (B, 3, H, W), of the backbone's ``kind``."""
+        return self.read(images, self.kind)
+
+    def read(self, images: Tensor, kind: FeatureKind, ids: npt.NDArray[np.uint64] | None = None) -> Tensor:
+        """Return the features of a kind.
+
+        Args:
+            images: (B, 3, H, W) float.
+            kind: ``tokens`` for (B, 1 + N, D), the class token and the positions, where the model has a class token;
+                in all other cases the map (B, D, H, W), or (B, D) of a model without one.
+            ids: (B,) ``stable_keys`` of the images' ids, for a backbone that draws something for every image.
+        """
         if not self.spatial:
             pooled: Tensor = self.model(images)
             return pooled
         features: Tensor = self.model.forward_features(images)  # type: ignore[operator]
+        if kind == "tokens" and features.dim() == 3 and getattr(self.model, "has_class_token", False):
+            # Registers, and the distillation token of DeiT, stand between the class token and the positions.
+            return torch.cat([features[:, :1], features[:, int(self.model.num_prefix_tokens) :]], dim=1)  # type: ignore[arg-type]
         spatial = self._as_map(features)
         assert spatial is not None  # the probe has seen this very layout
         return spatial

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from cml_bench.data.cache import cached_features, lookup
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone
-from cml_bench.models.layout import pool
+from cml_bench.models.layout import FeatureKind, pool
 from cml_bench.models.preprocess import EvalTransform
 
 
@@ -24,7 +23,7 @@ def extract_features(
     backbone: Backbone,
     source: Source,
     *,
-    kind: Literal["pooled", "map"],
+    kind: FeatureKind,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     cache_dir: Path,
@@ -39,7 +38,8 @@ def extract_features(
     Args:
         backbone: The model; its weights and options are part of the cache key.
         source: The images.
-        kind: ``"pooled"`` for (N, D), ``"map"`` for (N, D, H, W).
+        kind: ``"pooled"`` for (N, D), ``"map"`` for (N, D, H, W), ``"tokens"`` for (N, 1 + P, D) with the class token
+            first, or the map of a backbone without one.
         batch_size: Images a forward pass.
         device: Where the backbone runs. Its type is part of the key: CPU and GPU differ in the last bits.
         cache_dir: Folder of the cache.
@@ -50,25 +50,26 @@ def extract_features(
         float16 features in the source's row order, memory-mapped.
 
     Raises:
-        CmlBenchError: If a map is asked of a backbone without one, an image cannot be read, or the cache not written.
+        CmlBenchError: If positions are asked of a backbone without any, an image cannot be read, or the cache cannot be
+            written.
     """
     device = torch.device(device)
     key = _key(backbone, source, device)
     n = len(source)
 
-    def maps() -> Iterator[Tensor]:
-        return _forward_all(backbone, source, batch_size, device, progress, workers)
+    def blocks(of: FeatureKind) -> Iterator[Tensor]:
+        return _forward_all(backbone, source, of, batch_size, device, progress, workers)
 
     def vectors() -> Iterator[Tensor]:
         stored = lookup(cache_dir, {**key, "kind": "map"}, n) if backbone.spatial else None
-        blocks = maps() if stored is None else iter(torch.split(stored, batch_size))
-        return (pool(block.float()) for block in blocks)
+        maps = blocks("map") if stored is None else iter(torch.split(stored, batch_size))
+        return (pool(block.float()) for block in maps)
 
     if kind == "pooled":
         return cached_features(cache_dir, {**key, "kind": kind}, n, vectors)
     if not backbone.spatial:
         raise CmlBenchError(f"backbone {backbone.name!r} has no spatial map; ask for pooled features")
-    return cached_features(cache_dir, {**key, "kind": kind}, n, maps)
+    return cached_features(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
 
 
 def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, str | int]:
@@ -93,6 +94,7 @@ def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, 
 def _forward_all(
     backbone: Backbone,
     source: Source,
+    kind: FeatureKind,
     batch_size: int,
     device: torch.device,
     progress: Callable[[int], object] | None,
@@ -118,9 +120,10 @@ def _forward_all(
             current, following = following, submit(done + len(following))
             images = torch.stack([future.result() for future in current])
             images = images.to(device, memory_format=torch.channels_last)
+            ids = source.id_keys[done : done + len(current)]
             # Not held over the yield: the mode belongs to the thread, and the caller runs in between.
             with torch.inference_mode():
-                features = backbone(images).half().contiguous()
+                features = backbone.read(images, kind, ids).half().contiguous()
             yield features
             done += len(current)
             if progress is not None:

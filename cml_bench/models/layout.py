@@ -1,8 +1,14 @@
-"""Feature layouts: a vector, a map or tokens, as one of two shapes a head can read."""
+"""Feature layouts: a vector, a map or tokens, as one of the shapes a head can read."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
+
+FeatureKind = Literal["pooled", "map", "tokens", "pyramid"]
+"""What a head asks of a backbone; ``tokens`` are the class token and then the positions, a pyramid is maps of several
+sizes."""
 
 
 def pool(features: Tensor) -> Tensor:
@@ -29,3 +35,17 @@ def as_tokens(features: Tensor) -> tuple[Tensor, tuple[int, int]]:
     if features.dim() == 3:
         return features, (1, features.shape[1])
     return features.unsqueeze(1), (1, 1)
+
+
+def whole_and_parts(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what stands for the whole image, (B, D), and for its parts, (B, N, D).
+
+    The class token and the positions of tokens. A map without a class token is its mean and its positions, a vector is
+    the whole and the one part.
+
+    Args:
+        features: (B, 1 + N, D) tokens with the class token first, (B, D, H, W) or (B, D).
+    """
+    if features.dim() == 3:
+        return features[:, 0], features[:, 1:]
+    return pool(features), as_tokens(features)[0]

@@ -210,7 +210,7 @@ def make_backbone(plan: Plan, sources: tuple[Source, Source]) -> Backbone | Give
     given = given_features(sources, config, plan.benchmark.training)
     if given is not None:
         return given
-    return build_backbone(
+    backbone = build_backbone(
         config.backbone,
         checkpoint=Path(config.checkpoint) if config.checkpoint else None,
         pretrained_on=config.pretrained_on,
@@ -218,6 +218,9 @@ def make_backbone(plan: Plan, sources: tuple[Source, Source]) -> Backbone | Give
         evaluated_on=tuple({name for source in sources for name in source.pretraining_names}),
         **dict(config.backbone_options),
     )
+    if not (config.frozen or backbone.trainable):
+        raise CmlBenchError(f"backbone={config.backbone} is read once for every image: set frozen=true")
+    return backbone
 
 
 def make_inputs(
@@ -272,6 +275,8 @@ def _split_inputs(
 def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelModel:
     """Return the model, its head still without labels. Cached features need no backbone in it."""
     head = plan.head(backbone.out_features, **plan.head_options)
+    if isinstance(backbone, Backbone):
+        backbone.kind = plan.head.meta.features
     return assemble(plan.learner, None if plan.training.frozen else backbone, head)
 
 
