@@ -31,3 +31,16 @@ def _checked(size: int | str) -> int | str:
 
 MemorySize = Annotated[int | str, AfterValidator(_checked)]
 """An option: images in memory (``2000``), or images for each label seen so far (``20/label``), as tables write them."""
+
+
+def split_size(size: MemorySize, share: float) -> tuple[MemorySize, MemorySize]:
+    """Return the sizes of the two parts of a memory: the rest, and a share of it, at least 1 unless the size is 0.
+
+    Args:
+        size: Number of images, or as in ``"20/label"``.
+        share: Share of the second part, between 0 and 1.
+    """
+    per_label = isinstance(size, str)
+    whole = images_allowed(size, 1)
+    part = min(whole, max(1, round(share * whole)))
+    return (f"{whole - part}/label", f"{part}/label") if per_label else (whole - part, part)
