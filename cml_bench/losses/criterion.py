@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class CriterionMeta:
             what else the head says, or keeps state by image and label; ``label_features`` if the head must have a
             feature for each label.
         views: Augmented views of each image that the criterion compares, 1 or 2.
+        exemptions: Conformance checks that do not apply, each with its reason.
     """
 
     name: str
@@ -34,6 +36,7 @@ class CriterionMeta:
     reference: str
     reads: Literal["logits", "output", "label_features"] = "logits"
     views: Literal[1, 2] = 1
+    exemptions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Criterion(nn.Module):
@@ -116,17 +119,34 @@ class Criterion(nn.Module):
         for part in self._parts():
             part.start_experience(dataset)
 
+    def build(self, model: MultiLabelModel, dataset: MultiLabelDataset) -> None:
+        """Add the parameters whose shapes follow from the model's features and labels; leave those that are there.
+
+        Called after ``start_experience``, when the model has grown and before the optimiser looks for parameters.
+
+        Args:
+            model: The model; to be left as it was found.
+            dataset: What is going to be trained on.
+        """
+        for part in self._parts():
+            part.build(model, dataset)
+
     def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
         """Get ready for an epoch: look at all images, enter another phase.
 
         Args:
-            model: The model, in training mode; to be left as it was found.
+            model: The model, in training mode; what is changed of it, ``end_experience`` puts back.
             dataset: What is being trained on.
             epoch: Epoch within the experience, from 0.
             epochs: Epochs of the experience.
         """
         for part in self._parts():
             part.start_epoch(model, dataset, epoch, epochs)
+
+    def end_experience(self, model: MultiLabelModel) -> None:
+        """Put back what phases changed of the model. Called before plugins hear that training has ended."""
+        for part in self._parts():
+            part.end_experience(model)
 
     def _parts(self) -> list[Criterion]:
         return [part for part in self.children() if isinstance(part, Criterion)]

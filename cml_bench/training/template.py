@@ -164,6 +164,7 @@ class MultiLabelTemplate(SupervisedTemplate):
     def make_optimizer(self, **kwargs: Any) -> None:
         """Optimise what the head and the criterion have come to need."""
         self._criterion.start_experience(self.adapted_dataset)
+        self._criterion.build(self.model, self.adapted_dataset)
         self._criterion.to(self.device)
         super().make_optimizer(**kwargs)
         present = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
@@ -188,6 +189,10 @@ class MultiLabelTemplate(SupervisedTemplate):
                 f"the loss became {self.epoch_loss} in experience {self.clock.train_exp_counter}, epoch "
                 f"{self.clock.train_exp_epochs} with lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
             )
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self._criterion.end_experience(self.model)
+        super()._after_training_exp(**kwargs)
 
     def _train_cleanup(self) -> None:
         super()._train_cleanup()

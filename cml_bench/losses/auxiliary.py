@@ -1,0 +1,112 @@
+"""A weighted term beside another criterion."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cml_bench.losses.criterion import Criterion
+from cml_bench.losses.entries import check_option
+from cml_bench.losses.specification import as_criterion
+from cml_bench.models.heads.head import HeadOutput
+
+if TYPE_CHECKING:
+    from cml_bench.models.model import MultiLabelModel
+    from cml_bench.streams.dataset import MultiLabelDataset
+
+
+class Auxiliary(Criterion):
+    """``base + weight * term``: the base judges the logits of every view, a subclass computes the term in ``judge``.
+
+    Args:
+        base: The criterion that judges the logits: a name, with options if need be, or a criterion object.
+        weight: Weight of the term, >= 0.
+
+    Raises:
+        CmlBenchError: If the base or one of its options is unknown, or the weight is negative.
+    """
+
+    def __init__(self, base: str | Criterion, weight: float) -> None:
+        super().__init__()
+        check_option(self.meta.name, "weight", weight, weight >= 0, "0 or more")
+        self.base = as_criterion(base)
+        self.weight = weight
+
+    @property
+    def title(self) -> str:
+        """How tables call it: the term and what it stands beside."""
+        return f"{self.meta.title} ({self.base.title})"
+
+    @property
+    def spare(self) -> int:
+        """Number of leading columns whose unknown entries the base leaves alone; the term never reads such entries."""
+        return self.base.spare
+
+    @spare.setter
+    def spare(self, columns: int) -> None:
+        self.base.spare = columns
+
+    def forward(
+        self,
+        output: HeadOutput | Tensor,
+        labels: Tensor,
+        sample_ids: Tensor | None = None,
+        epoch: int = 0,
+        view: HeadOutput | None = None,
+    ) -> Tensor:
+        """Return the base's loss, the mean over the views, and the term; arguments as in ``Criterion.forward``."""
+        return self.base_loss(output, labels, sample_ids, epoch, view) + self.weight * self.term(
+            output, labels, sample_ids, epoch, view
+        )
+
+    def base_loss(
+        self,
+        output: HeadOutput | Tensor,
+        labels: Tensor,
+        sample_ids: Tensor | None,
+        epoch: int,
+        view: HeadOutput | None,
+    ) -> Tensor:
+        """Return the base's loss, the mean over the views."""
+        # Calls, not ``judge``: a base may reach over columns that rows are too narrow to have.
+        loss: Tensor = self.base(output, labels, sample_ids, epoch, view)
+        if view is None:
+            return loss
+        assert isinstance(output, HeadOutput)
+        again: Tensor = self.base(view, labels, sample_ids, epoch, output)
+        return (loss + again) / 2
+
+    def term(
+        self,
+        output: HeadOutput | Tensor,
+        labels: Tensor,
+        sample_ids: Tensor | None,
+        epoch: int,
+        view: HeadOutput | None,
+    ) -> Tensor:
+        """Return the term, unweighted, over the columns that output and labels have in common."""
+        return super().forward(output, labels, sample_ids, epoch, view)
+
+    @abstractmethod
+    def fit(self, output: HeadOutput) -> None:
+        """Add the parameters that an output of these shapes needs; those that are there stay as they are."""
+
+    def build(self, model: MultiLabelModel, dataset: MultiLabelDataset) -> None:
+        """Look at one image for the widths of features, and add what they need."""
+        super().build(model, dataset)
+        self.fit(first_look(model, dataset))
+
+
+@torch.no_grad()
+def first_look(model: MultiLabelModel, dataset: MultiLabelDataset) -> HeadOutput:
+    """Return what a model says of the first image of a dataset, and leave no trace in the model."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    image = dataset.inputs.fetch(dataset.sample_ids.data[:1], training=False)
+    output = model.head_output(image.to(next(model.parameters()).device))
+    for module, training in modes:
+        module.training = training
+    return output
