@@ -209,7 +209,7 @@ class LowRank(SupervisedPlugin):
         """Stop listening."""
         assert self._hook is not None
         self._hook.remove()
-        self._seen = None
+        self._hook = self._seen = None
 
 
 def nuclear_norm(features: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -24,6 +25,44 @@ def test_worked_example(temperature: float, expected: float) -> None:
     teacher, student = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 2.0]])
     loss = sigmoid_distillation(student, teacher, torch.ones(1, 2, dtype=torch.bool), temperature)
     assert float(loss) == pytest.approx(expected, abs=5e-5)
+
+
+def test_worked_example_of_the_decay() -> None:
+    """kappa = 1, q = (sigmoid 1, sigmoid -1) = (.7311, .2689): both weigh exp(-.4621) = .62996, so .63 of LwF's."""
+    teacher, student = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 2.0]])
+    loss = sigmoid_distillation(student, teacher, torch.ones(1, 2, dtype=torch.bool), 1.0, 1.0)
+    assert float(loss) == pytest.approx(0.5589 * 0.62996, abs=5e-5)
+
+
+def test_the_decay_weighs_the_unsure_fully_and_the_sure_least() -> None:
+    """exp(-kappa |2 q - 1|): 1 at q = 1/2, falling to exp(-kappa) at 0 and 1, in equal steps of |2 q - 1|."""
+    q = torch.tensor([0.5, 0.75, 0.25, 0.9, 1 - 1e-9, 1e-9], dtype=torch.float64)
+    teacher, student = torch.logit(q)[:, None], torch.logit(q)[:, None] + 0.3
+    everything = torch.ones(1, 1, dtype=torch.bool)
+    weights = [
+        float(
+            sigmoid_distillation(s[None], t[None], everything, 1.0, 2.0)
+            / sigmoid_distillation(s[None], t[None], everything)
+        )
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    assert weights == pytest.approx(
+        [1.0, math.exp(-1), math.exp(-1), math.exp(-1.6), math.exp(-2), math.exp(-2)], rel=1e-6
+    )
+
+
+@given(seed=st.integers(0, 99), temperature=st.sampled_from([1.0, 2.0]))
+def test_the_decay_scales_gradients_and_0_is_lwf(seed: int, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    teacher, student = (3 * torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(4, 3, generator=generator) < 0.7
+    plain, none, decayed = (student.clone().requires_grad_() for _ in range(3))
+    sigmoid_distillation(plain, teacher, mask, temperature).backward()
+    sigmoid_distillation(none, teacher, mask, temperature, 0.0).backward()
+    sigmoid_distillation(decayed, teacher, mask, temperature, 1.5).backward()
+    assert torch.equal(plain.grad, none.grad)
+    q = torch.sigmoid(teacher / temperature)
+    assert torch.allclose(decayed.grad, plain.grad * torch.exp(-1.5 * (2 * q - 1).abs()))
 
 
 LOGITS = st.lists(st.lists(st.floats(-6, 6, width=32), min_size=3, max_size=3), min_size=1, max_size=4)
@@ -74,6 +113,14 @@ class Increment(SupervisedPlugin):
         extra = strategy.loss.sum() - strategy.criterion()
         self.added.append(float(extra.detach()))
         self.labels.append(strategy.mb_y.clone())
+
+
+def test_the_option_of_the_decay(tiny_scenario: Any, learn: Any) -> None:
+    scenario = tiny_scenario()
+    plain = learn(LwF(), scenario, epochs=4)
+    assert same(learn(LwF(confidence_decay=0.0), scenario, epochs=4), plain)
+    assert not same(learn(LwF(confidence_decay=2.0), scenario, epochs=4), plain)
+    assert same(learn(LwF(confidence_decay=1e6), scenario, epochs=4), learn(Naive(), scenario, epochs=4))
 
 
 def test_first_experience_has_no_teacher_and_the_second_starts_at_zero(tiny_scenario: Any, learn: Any) -> None:
