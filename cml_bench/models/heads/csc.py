@@ -42,6 +42,7 @@ class CSCHead(Head):
         growth_keeps_logits=False,
         reference="arXiv:2403.12559",
         label_features=True,
+        attention=True,
     )
 
     def __init__(self, in_features: int, *, width: int | None = None) -> None:
@@ -82,11 +83,15 @@ class CSCHead(Head):
         return graph
 
     def forward(self, features: Tensor) -> HeadOutput:
-        """Return logits (B, n), pooled (B, D) and label features (B, n, d): the descriptors after both graphs."""
-        tokens, _ = as_tokens(features)
+        """Return logits (B, n), pooled (B, D) and label features (B, n, d): the descriptors after both graphs.
+
+        The attention, if asked for, is the softmax that the descriptors are read with.
+        """
+        tokens, grid = as_tokens(features)
         maps = F.linear(tokens, torch.cat(list(self.maps)))
         first = maps.amax(dim=1)
-        own = maps.softmax(dim=1).transpose(1, 2) @ self.transform(tokens)
+        looks = maps.softmax(dim=1).transpose(1, 2)
+        own = looks @ self.transform(tokens)
         met = own + F.leaky_relu(self.static(F.leaky_relu(self.static_graph() @ own, _SLOPE)), _SLOPE)
         seen = torch.cat([self._whole(met), met], dim=2)
         links = torch.cat([link(seen) for link in self.links], dim=2).sigmoid()
@@ -94,7 +99,8 @@ class CSCHead(Head):
         described = own + F.leaky_relu(self.dynamic(heard), _SLOPE)
         weights, biases = (torch.cat([getattr(c, part) for c in self.classifiers]) for part in ("weight", "bias"))
         second = torch.einsum("bnd,nd->bn", described, weights) + biases
-        return HeadOutput((first + second) / 2, pool(features), described)
+        attention = looks.unflatten(-1, grid)[:, None] if self.need_attention else None
+        return HeadOutput((first + second) / 2, pool(features), described, attention)
 
     def _whole(self, descriptors: Tensor) -> Tensor:
         """Return the (B, n, d) summary of an image's descriptors, the same for each label."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
+from cml_bench.models.heads.head import HeadMeta, HeadOutput
+from cml_bench.models.heads.label_rows import LabelRowsHead
 from cml_bench.models.layout import as_tokens, pool
 from cml_bench.models.ssca import SSCAStep, attention_weights, merge_heads, split_heads
 from cml_bench.models.word_vectors import load_word_vectors, project_queries
@@ -21,7 +22,7 @@ QUERY_NORM = 0.7
 """Length of a new query: so small that a new label starts by looking everywhere alike."""
 
 
-class DLFLHead(Head):
+class DLFLHead(LabelRowsHead):
     """Deep Label-Specific Feature Learning: ``z_c = <w_c, f_c> + b_c``, with its own feature ``f_c`` for each label.
 
     A learnable query per label attends to the positions of the map (Semantic Spatial Cross-Attention, SSCA). Labels
@@ -37,10 +38,6 @@ class DLFLHead(Head):
 
     Source: "Deep label-specific feature learning", arXiv:2212.01461. No code is public; the residual, the norm and the
     default step are this suite's choice (docs/dlfl_head.md).
-
-    Attributes:
-        need_attention: Whether ``forward`` returns the attention of the last step; off by default, since training
-            has no use for it.
 
     Args:
         in_features: Width D of the features.
@@ -62,6 +59,7 @@ class DLFLHead(Head):
         growth_keeps_logits=True,
         reference="arXiv:2212.01461",
         label_features=True,
+        attention=True,
     )
 
     def __init__(
@@ -75,28 +73,21 @@ class DLFLHead(Head):
         query_init: Path | str | None = None,
         freeze_old_queries: bool = False,
     ) -> None:
-        super().__init__(in_features)
         if width is not None and width < 1:
             raise CmlBenchError(
                 f"width={width} of the dlfl head is not a width; take at least 1, or None for the backbone's"
             )
-        self.width = width or in_features
+        super().__init__(in_features, in_features if width is None else width, dropout)
         if steps < 1 or (steps > 1 and width is None):
             raise CmlBenchError(f"steps={steps} of the dlfl head needs the cascade; give width as well, e.g. width=512")
         if heads < 1 or self.width % heads:
             raise CmlBenchError(
                 f"heads={heads} of the dlfl head does not divide the width {self.width}; take a divisor"
             )
-        if not 0 <= dropout < 1:
-            raise CmlBenchError(f"dropout {dropout} of the dlfl head is not a probability; take 0 <= dropout < 1")
         self.heads = heads
-        self.dropout = dropout
         self.query_init = None if query_init is None else Path(query_init)
         self.freeze_old_queries = freeze_old_queries
-        self.need_attention = False
         self.queries = nn.ParameterList()
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
         self.project = nn.Linear(in_features, width) if width else None
         self.cascade = nn.ModuleList(SSCAStep(width, heads) for _ in range(steps)) if width else None
 
@@ -104,12 +95,8 @@ class DLFLHead(Head):
         """Append one block of queries (n, d), weights (n, d) and biases (n,), d the width."""
         if self.freeze_old_queries:
             self.queries.requires_grad_(False)
-        like = self.weights[0] if len(self.weights) else torch.empty(0)
-        bound = self.width**-0.5
-        weight = torch.empty(len(names), self.width, device=like.device, dtype=like.dtype).uniform_(-bound, bound)
-        self.queries.append(nn.Parameter(self._new_queries(names).to(weight)))
-        self.weights.append(nn.Parameter(weight))
-        self.biases.append(nn.Parameter(weight.new_zeros(len(names))))
+        super().add_labels(names)
+        self.queries.append(nn.Parameter(self._new_queries(names).to(self.weights[-1])))
 
     def _new_queries(self, names: tuple[str, ...]) -> Tensor:
         if self.query_init is not None:
@@ -120,8 +107,7 @@ class DLFLHead(Head):
         """Return logits (B, n), pooled (B, D), label features (B, n, d) and, if asked for, attention."""
         tokens, (height, width) = as_tokens(features)
         label_features, attention = self._read_cascade(tokens) if self.cascade else self._read_map(tokens)
-        kept = F.dropout(label_features, self.dropout, self.training)
-        logits = torch.einsum("bnd,nd->bn", kept, torch.cat(list(self.weights))) + torch.cat(list(self.biases))
+        logits = self.score(F.dropout(label_features, self.dropout, self.training))
         if attention is not None:
             attention = attention.reshape(*attention.shape[:-1], height, width)
         return HeadOutput(logits, pool(features), label_features, attention)

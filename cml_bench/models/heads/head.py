@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+from cml_bench.models.layout import FeatureKind
 
 
 class HeadOutput(NamedTuple):
@@ -57,18 +59,24 @@ class HeadMeta:
     Attributes:
         name: File stem and registry name.
         title: How tables call it.
-        features: ``"pooled"`` if a (B, D) vector is enough, ``"map"`` if the spatial map is needed.
+        features: ``"pooled"`` if a (B, D) vector is enough, ``"map"`` if the spatial map is needed, ``"tokens"`` if the
+            class token is to come before the positions where the backbone has one, ``"pyramid"`` if maps of several
+            sizes are needed.
         growth_keeps_logits: Whether logits of old labels survive growth unchanged.
         reference: Paper.
         label_features: Whether the head reads a feature for each label from an image, rather than one for all.
+        attention: Whether the head can say where each label looked (``Head.need_attention``).
+        exemptions: Conformance checks that do not apply, each with its reason.
     """
 
     name: str
     title: str
-    features: Literal["pooled", "map"]
+    features: FeatureKind
     growth_keeps_logits: bool
     reference: str
     label_features: bool = False
+    attention: bool = False
+    exemptions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Head(nn.Module, ABC):
@@ -76,14 +84,23 @@ class Head(nn.Module, ABC):
 
     Parameters of labels are kept in one block per growth (``nn.ParameterList``), so growing touches no old tensor and
     the optimiser keeps its state. Constructor arguments after ``in_features`` are the head's options.
+
+    Attributes:
+        in_features: Width D of the pooled feature.
+        label_names: Names of the labels seen so far, in arrival order.
+        growth: Number of labels that each growth brought.
+        need_attention: Whether ``forward`` returns where each label looked, if the head can tell; off by default, since
+            training has no use for it.
     """
 
     meta: ClassVar[HeadMeta]
+    need_attention: bool = False
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
         self.in_features = in_features
         self.label_names: tuple[str, ...] = ()
+        self.growth: tuple[int, ...] = ()
 
     @property
     def n_labels(self) -> int:
@@ -103,11 +120,23 @@ class Head(nn.Module, ABC):
             known.add(name)
         self.add_labels(tuple(names))
         self.label_names += tuple(names)
+        self.growth += (len(names),)
 
     @abstractmethod
     def add_labels(self, names: tuple[str, ...]) -> None:
         """Append one block of parameters for ``names``; leave every existing parameter as it is."""
 
     @abstractmethod
-    def forward(self, features: Tensor) -> HeadOutput:
-        """Read features (B, D), (B, D, H, W) or (B, N, D) and return logits for the seen labels."""
+    def forward(self, features: Any) -> HeadOutput:
+        """Return logits for the seen labels.
+
+        Args:
+            features: (B, D), (B, D, H, W) or (B, N, D); for a head that reads a pyramid, a tuple of maps.
+        """
+
+    def classifier_rows(self) -> Tensor | None:
+        """Return the (n, d) rows w_c of a head whose logits are ``<w_c, f_c> + b_c``, None for any other.
+
+        The f_c are the label features, or the pooled feature where there are none.
+        """
+        return None
