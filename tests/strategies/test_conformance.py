@@ -14,8 +14,9 @@ METHODS = (*entries("strategies"), "dlfl memory_size=20")
 EXEMPT = {
     "joint": {"unknown_entries_unread", "future_labels", "grows_once_per_experience"},
     "cuter": {"memory_within_budget"},
+    "label_mask": {"global_rng_untouched", "both_heads"},
 }
-"""Checks that a strategy may declare itself exempt from: upper bounds, and a memory whose budget is in pixels."""
+"""Checks that a strategy may be exempt from: upper bounds, a memory whose budget is in pixels, a head of its own."""
 
 
 @functools.cache
