@@ -61,9 +61,7 @@ def read_checkpoint(path: Path, architecture: str, pretrained_on: str | None) ->
         CmlBenchError: If the file is missing, damaged, of another architecture, or nobody declares (or two declare
             differently) what it was trained on.
     """
-    if not path.is_file():
-        raise CmlBenchError(f"checkpoint {path} does not exist; check the path")
-    weights, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    weights, metadata = read_weights(path)
     declared = metadata.get("architecture", architecture).split(".")[0]
     if declared != architecture:
         raise CmlBenchError(f"checkpoint {path} holds a {declared}, not a {architecture}; build backbone {declared!r}")
@@ -76,7 +74,18 @@ def read_checkpoint(path: Path, architecture: str, pretrained_on: str | None) ->
         raise CmlBenchError(
             f"checkpoint {path} declares pretraining on {pretraining!r}, not {pretrained_on!r}; leave pretrained_on out"
         )
-    return Checkpoint(path, _sha256(path), pretraining, metadata, weights)
+    return Checkpoint(path, sha256_of(path), pretraining, metadata, weights)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors or torch file by name, and its header; executes nothing that it holds.
+
+    Raises:
+        CmlBenchError: If the file is missing or damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise CmlBenchError(f"checkpoint {path} does not exist; check the path")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
 
 
 def check_pretraining(checkpoint: Checkpoint, evaluated_on: Sequence[str]) -> None:
@@ -157,7 +166,8 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower()).removeprefix("ms")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

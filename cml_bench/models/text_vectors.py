@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.open_clip_text import load_text_tower, parse_text_tower
 from cml_bench.models.word_vectors import load_word_vectors
 
 HASH_WIDTH = 300
@@ -22,7 +23,9 @@ def text_vectors(source: str, names: Sequence[str]) -> Tensor:
 
     Args:
         source: ``hash`` or ``hash:512`` for a random direction drawn from the name itself, which says that labels
-            differ and nothing of how they are related; or a file of word vectors (see ``load_word_vectors``).
+            differ and nothing of how they are related; ``open_clip:MODEL:WEIGHTS_FILE`` for what a text encoder makes
+            of "a photo of a {name}.", or of another prompt that is appended after a colon (see ``TextTower``); or a
+            file of word vectors (see ``load_word_vectors``).
         names: n label names.
 
     Returns:
@@ -34,6 +37,9 @@ def text_vectors(source: str, names: Sequence[str]) -> Tensor:
     kind, _, rest = source.partition(":")
     if kind == "hash":
         return _hashed(names, _width(source, rest))
+    if kind == "open_clip":
+        written = parse_text_tower(source)
+        return load_text_tower(written).encode(written.prompts(names))
     return torch.nn.functional.normalize(load_word_vectors(Path(source), names), dim=1)
 
 
