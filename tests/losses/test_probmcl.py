@@ -76,7 +76,7 @@ def test_the_first_phase_is_finite_and_leaves_the_classifier(seed: int, states: 
         loss = criterion(output, labels, None, 0, second)
         loss.backward()
         assert loss.isfinite()
-    assert output.logits.grad is None
+    assert output.logits.grad is None  # the classifier learns in the second phase alone
     assert output.pooled.grad is not None
     assert output.pooled.grad.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in criterion.parameters())
@@ -85,14 +85,25 @@ def test_the_first_phase_is_finite_and_leaves_the_classifier(seed: int, states: 
 def test_likelihood_is_that_of_torchs_mixture() -> None:
     output, labels = draw(3)
     criterion = ProbMCL(weight=0.0)
+    labels[2] = -2
     loss = criterion(output, labels)
+    asked = (labels > -2).any(dim=1)
     means, variances = criterion.components(output.pooled)
     spread = (variances[..., None].expand(-1, -1, 5)).sqrt()
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(logits=criterion.weight_rows(output.pooled)),
         torch.distributions.Independent(torch.distributions.Normal(means[..., None].expand(-1, -1, 5), spread), 1),
     )
-    torch.testing.assert_close(loss, -mixture.log_prob(output.pooled).mean())
+    torch.testing.assert_close(loss, -mixture.log_prob(output.pooled)[asked].mean())
+
+
+def test_likelihood_does_not_reach_the_encoder() -> None:
+    output, labels = draw(4)
+    criterion = ProbMCL(weight=0.0)
+    criterion(output, labels).backward()
+    assert output.pooled.grad is not None
+    assert (output.pooled.grad == 0).all()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in criterion.parameters())
 
 
 def encoder() -> nn.Module:
@@ -116,7 +127,8 @@ class Watch(SupervisedPlugin):
         self.changed.append({name for name, value in self.states[-1].items() if not torch.equal(state[name], value)})
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        self.released.append(all(parameter.requires_grad for parameter in strategy.model.parameters()))
+        trained = [parameter.requires_grad for parameter in strategy.model.parameters()]
+        self.released.append(all(trained) and strategy.model.backbone[1].training)
 
 
 def train(scenario: Any, criterion: ProbMCL, epochs: int) -> Watch:
