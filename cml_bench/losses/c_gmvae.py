@@ -48,6 +48,12 @@ class CGMVAE(Criterion):
         title="C-GMVAE",
         reference="ICML 2022, Bai et al.",
         reads="output",
+        head="c_gmvae",
+        exemptions={
+            "order_of_images": "what is drawn for an image depends on its place in the batch",
+            "order_of_labels": "the head's embeddings begin at random for each label",
+            "companion_is_judged": "two readings that are judged one after the other get other draws",
+        },
     )
 
     def __init__(self, coefficient: float = 0.5, divergence: float = 6.0) -> None:
@@ -66,9 +72,7 @@ class CGMVAE(Criterion):
             CmlBenchError: If it is another head.
         """
         if not isinstance(model.head, CGMVAEHead):
-            raise CmlBenchError(
-                f"loss=c_gmvae is about Gaussians that head={model.head.meta.name} has not: set head=c_gmvae"
-            )
+            raise CmlBenchError(f"loss=c_gmvae is about what head={model.head.meta.name} has not: set head=c_gmvae")
         self._head = [model.head]
 
     def judge(

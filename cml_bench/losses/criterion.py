@@ -28,6 +28,7 @@ class CriterionMeta:
             what else the head says, or keeps state by image and label; ``label_features`` if the head must have a
             feature for each label.
         views: Augmented views of each image that the criterion compares, 1 or 2.
+        head: Name of the head that it is about, where it is about one; empty for any.
         exemptions: Conformance checks that do not apply, each with its reason.
     """
 
@@ -36,6 +37,7 @@ class CriterionMeta:
     reference: str
     reads: Literal["logits", "output", "label_features"] = "logits"
     views: Literal[1, 2] = 1
+    head: str = ""
     exemptions: Mapping[str, str] = field(default_factory=dict)
 
 

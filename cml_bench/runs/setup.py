@@ -172,6 +172,11 @@ def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], cri
         raise CmlBenchError(
             f"loss={name} reads more than logits, and strategy {strategy} gives no more: take another loss"
         )
+    if criterion.meta.head not in ("", head.meta.name):
+        raise CmlBenchError(
+            f"loss={name} is about what head={criterion.meta.head} has and head={head.meta.name} has not: "
+            f"set head={criterion.meta.head}"
+        )
     if reads == "label_features" and not head.meta.label_features:
         raise CmlBenchError(
             f"loss={name} compares features of labels, and head={head.meta.name} has one feature for all labels: "

@@ -20,6 +20,8 @@ from cml_bench.models.heads.c_gmvae import CGMVAEHead, sample
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
+from cml_bench.runs.job import make_jobs
+from cml_bench.runs.setup import plan
 from cml_bench.testing_heads import check_head
 
 STATES = [(1, 0, -1, -2), (0, -1, -2), (1,), (0,), (-2,), (1, -2)]
@@ -153,6 +155,14 @@ def test_the_criterion_has_no_parameters_and_needs_its_head(tiny_scenario: Any, 
         learn(load("strategies", "naive")(), tiny_scenario(spatial=False), criterion=CGMVAE())
     with pytest.raises(CmlBenchError, match="head=linear has not"):
         CGMVAE().build(MultiLabelModel(None, LinearHead(D)), None)  # type: ignore[arg-type]
+
+
+def test_another_head_is_refused_before_anything_runs() -> None:
+    (job,) = make_jobs(["digits"], ["naive loss=c_gmvae"], ["default"], [0], [])
+    with pytest.raises(CmlBenchError, match="head=linear has not: set head=c_gmvae"):
+        plan(job)
+    (job,) = make_jobs(["digits"], ["naive head=c_gmvae loss=c_gmvae"], ["default"], [0], [])
+    assert plan(job).describe()["loss"] == "C-GMVAE"
 
 
 @pytest.mark.parametrize("options", [{"latent": 0}, {"embedding": 0}, {"dropout": 1.0}])
