@@ -43,10 +43,11 @@ class AttentionBlock(nn.Module):
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (B, n, width) of queries (B, n, .) and tokens (B, N, .); (n, N) True where a query may look."""
         query = self.query(queries)
-        parts = (split_heads(part, self.heads) for part in (query, self.key(tokens), self.value(tokens)))
-        read = F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=1 / math.sqrt(query.shape[-1]))
+        q, k, v = (split_heads(part, self.heads) for part in (query, self.key(tokens), self.value(tokens)))
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / math.sqrt(query.shape[-1]))
         seen = self.first_norm(query + merge_heads(read))
-        return self.second_norm(seen + F.relu(self.out(seen)))
+        result: Tensor = self.second_norm(seen + F.relu(self.out(seen)))
+        return result
 
 
 class MulConHead(LabelRowsHead):
