@@ -75,6 +75,10 @@ class CGMVAE(Criterion):
             raise CmlBenchError(f"loss=c_gmvae is about what head={model.head.meta.name} has not: set head=c_gmvae")
         self._head = [model.head]
 
+    def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
+        """Find the head again: a strategy may have put another in its place."""
+        self.build(model, dataset)
+
     def judge(
         self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None
     ) -> Tensor:

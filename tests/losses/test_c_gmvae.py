@@ -157,6 +157,13 @@ def test_the_criterion_has_no_parameters_and_needs_its_head(tiny_scenario: Any, 
         CGMVAE().build(MultiLabelModel(None, LinearHead(D)), None)  # type: ignore[arg-type]
 
 
+def test_a_head_that_takes_the_place_of_another_is_found() -> None:
+    criterion, _ = ready()
+    model = MultiLabelModel(None, CGMVAEHead(D))
+    criterion.start_epoch(model, None, 0, 1)  # type: ignore[arg-type]
+    assert criterion._head == [model.head]
+
+
 def test_another_head_is_refused_before_anything_runs() -> None:
     (job,) = make_jobs(["digits"], ["naive loss=c_gmvae"], ["default"], [0], [])
     with pytest.raises(CmlBenchError, match="head=linear has not: set head=c_gmvae"):
