@@ -133,12 +133,12 @@ def build_backbone(
     evaluated_on: Sequence[str] = (),
     **timm_options: Any,
 ) -> Backbone:
-    """Build a timm model without its classifier, with weights from a file or random ones.
+    """Build a timm model without its classifier, with weights from a file or random ones; or another kind of backbone.
 
     Nothing is downloaded. Random weights are drawn from torch's current generator, which the caller isolates.
 
     Args:
-        name: timm model name, e.g. ``"resnet101"``.
+        name: timm model name, e.g. ``"resnet101"``, or ``"diff_feat:block=12,step=100"`` (see ``build_diff_feat``).
         checkpoint: ``.safetensors`` file, or a torch file that holds tensors only.
         pretrained_on: Data set the checkpoint was trained on; needed where the file does not declare it.
         image_size: Side of the square images in pixels; default: the model's own.
@@ -149,6 +149,19 @@ def build_backbone(
         CmlBenchError: If the name or an option is unknown, the checkpoint does not fit the model, its pretraining set
             is not declared, or the model was trained on the data it would be evaluated on.
     """
+    kind, _, written = name.partition(":")
+    if kind == "diff_feat":
+        from cml_bench.models.diff_feat import build_diff_feat  # it is a backbone itself
+
+        if timm_options:
+            raise CmlBenchError(f"backbone_options={timm_options} are timm's: diff_feat takes its own after the colon")
+        return build_diff_feat(
+            written,
+            checkpoint=checkpoint,
+            pretrained_on=pretrained_on,
+            image_size=image_size,
+            evaluated_on=evaluated_on,
+        )
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         raise CmlBenchError(f"timm has no model {name!r}; {suggest(architecture, timm.list_models())}")
