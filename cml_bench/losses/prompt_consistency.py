@@ -32,7 +32,17 @@ class PromptConsistency(Auxiliary):
         CmlBenchError: If the base or one of its options is unknown, or the weight is negative.
     """
 
-    meta = CriterionMeta(name="prompt_consistency", title="PC", reference="arXiv:2509.17747", reads="output")
+    meta = CriterionMeta(
+        name="prompt_consistency",
+        title="PC",
+        reference="arXiv:2509.17747",
+        reads="output",
+        head="hp_dval",
+        exemptions={
+            "nothing_asked_costs_nothing": "the distance is between prompts, whatever the batch asks for",
+            "companion_is_judged": "the distance is between prompts, and counts once for all readings of a batch",
+        },
+    )
 
     def __init__(self, base: str | Criterion = "db", weight: float = 1.0) -> None:
         super().__init__(base, weight)

@@ -154,7 +154,7 @@ def build_backbone(
         from cml_bench.models.diff_feat import build_diff_feat  # it is a backbone itself
 
         if timm_options:
-            raise CmlBenchError(f"backbone_options={timm_options} are timm's: diff_feat takes its own after the colon")
+            raise CmlBenchError(f"backbone diff_feat has no use for timm's {timm_options}: set backbone_options=[]")
         return build_diff_feat(
             written,
             checkpoint=checkpoint,

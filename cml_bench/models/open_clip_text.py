@@ -131,11 +131,11 @@ class TextTower(nn.Module):
             embedded + self.positional_embedding[:length], attn_mask=self.attn_mask[:length, :length]
         )
         read: Tensor = self.ln_final(states)[torch.arange(len(ends), device=ends.device), ends]
-        if self.text_projection is None:
-            return read
-        return (
-            self.text_projection(read) if isinstance(self.text_projection, nn.Module) else read @ self.text_projection
-        )
+        if isinstance(self.text_projection, nn.Linear):
+            read = self.text_projection(read)
+        elif self.text_projection is not None:
+            read = read @ self.text_projection
+        return read
 
 
 def load_text_tower(source: TextSource) -> TextTower:

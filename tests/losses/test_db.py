@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.db import DB
+from cml_bench.testing_criteria import check_criterion
 
 
 def batch(seed: int, states: tuple[int, ...] = (1, 0, -1, -2)) -> tuple[Tensor, Tensor]:
@@ -177,3 +178,8 @@ def test_a_criterion_around_it_passes_the_counts_on(tiny_dataset) -> None:  # ty
 def test_bad_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(CmlBenchError, match=message):
         DB(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", ["", " star=true focal=true"])
+def test_it_keeps_the_rules(options: str) -> None:
+    check_criterion(f"db{options}")

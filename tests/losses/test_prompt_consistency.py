@@ -10,6 +10,7 @@ from cml_bench.losses.specification import as_criterion
 from cml_bench.models.heads.hp_dval import HPDVALHead
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
+from cml_bench.testing_criteria import check_criterion
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_base_plus_weighted_distance(model, tiny_dataset):
     output = model.head_output(torch.randn(2, 6))
     criterion.start_epoch(model, tiny_dataset([0, 1], labels), 0, 1)
     distance = model.head.prompt_distance()
-    assert float(distance) > 0
+    assert float(distance.detach()) > 0
     torch.testing.assert_close(criterion(output, labels), BCE()(output.logits, labels) + 3 * distance)
     criterion(output, labels).backward()
     assert model.head.global_words.grad is not None
@@ -46,3 +47,7 @@ def test_written_on_another_criterion(tiny_dataset):
     assert criterion.title == "PC (DB)"
     criterion.start_experience(tiny_dataset([0, 1], [[1, 0], [1, 1]]))
     assert criterion.base.present.tolist() == [2, 1]
+
+
+def test_it_keeps_the_rules():
+    check_criterion("prompt_consistency base=bce")

@@ -106,7 +106,7 @@ class HPDVALHead(Head):
                 f"embedding=clip of the hp_dval head needs a checkpoint with an image projection of "
                 f"{self.in_features} features, and text={self.text} has none: take embedding=linears"
             )
-        linear = nn.Linear(*projection.shape, bias=False).requires_grad_(False)
+        linear = nn.Linear(self.in_features, width, bias=False).requires_grad_(False)
         linear.weight.copy_(projection.T)
         return linear
 
