@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.models.checkpoints import Checkpoint, check_pretraining, load_weights, read_checkpoint
-from cml_bench.models.layout import FeatureKind
+from cml_bench.models.layout import FeatureKind, Features
+from cml_bench.models.pyramid import Level, find_levels, read_levels
 
 
 class Backbone(nn.Module):
@@ -67,19 +69,27 @@ class Backbone(nn.Module):
             "std": list(std),
         }
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Features:
         """Return the features of float images (B, 3, H, W), of the backbone's ``kind``."""
         return self.read(images, self.kind)
 
-    def read(self, images: Tensor, kind: FeatureKind, ids: npt.NDArray[np.uint64] | None = None) -> Tensor:
+    @functools.cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """Levels of the model's feature pyramid, finest first; see ``find_levels``."""
+        return find_levels(self.model, self.name, self.image_size)
+
+    def read(self, images: Tensor, kind: FeatureKind, ids: npt.NDArray[np.uint64] | None = None) -> Features:
         """Return the features of a kind.
 
         Args:
             images: (B, 3, H, W) float.
             kind: ``tokens`` for (B, 1 + N, D), the class token and the positions, where the model has a class token;
-                in all other cases the map (B, D, H, W), or (B, D) of a model without one.
+                ``pyramid`` for a tuple of maps; in all other cases the map (B, D, H, W), or (B, D) of a model without
+                one.
             ids: (B,) ``stable_keys`` of the images' ids, for a backbone that draws something for every image.
         """
+        if kind == "pyramid":
+            return read_levels(self.model, self.levels, images)
         if not self.spatial:
             pooled: Tensor = self.model(images)
             return pooled

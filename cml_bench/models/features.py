@@ -17,6 +17,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone
 from cml_bench.models.layout import FeatureKind, pool
 from cml_bench.models.preprocess import EvalTransform
+from cml_bench.models.pyramid import pack
 
 
 def extract_features(
@@ -39,7 +40,8 @@ def extract_features(
         backbone: The model; its weights and options are part of the cache key.
         source: The images.
         kind: ``"pooled"`` for (N, D), ``"map"`` for (N, D, H, W), ``"tokens"`` for (N, 1 + P, D) with the class token
-            first, or the map of a backbone without one.
+            first, or the map of a backbone without one, ``"pyramid"`` for (N, total) with one map after the other (see
+            ``PackedPyramid``).
         batch_size: Images a forward pass.
         device: Where the backbone runs. Its type is part of the key: CPU and GPU differ in the last bits.
         cache_dir: Folder of the cache.
@@ -67,7 +69,10 @@ def extract_features(
 
     if kind == "pooled":
         return cached_features(cache_dir, {**key, "kind": kind}, n, vectors)
-    if not backbone.spatial:
+    if kind == "pyramid":
+        # Which maps there are is timm's business, and versions of it may differ.
+        key = {**key, "levels": str([level.shape for level in backbone.levels])}
+    elif not backbone.spatial:
         raise CmlBenchError(f"backbone {backbone.name!r} has no spatial map; ask for pooled features")
     return cached_features(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
 
@@ -123,7 +128,7 @@ def _forward_all(
             ids = source.id_keys[done : done + len(current)]
             # Not held over the yield: the mode belongs to the thread, and the caller runs in between.
             with torch.inference_mode():
-                features = backbone.read(images, kind, ids).half().contiguous()
+                features = pack(backbone.read(images, kind, ids)).half().contiguous()
             yield features
             done += len(current)
             if progress is not None:

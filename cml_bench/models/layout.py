@@ -10,13 +10,18 @@ FeatureKind = Literal["pooled", "map", "tokens", "pyramid"]
 """What a head asks of a backbone; ``tokens`` are the class token and then the positions, a pyramid is maps of several
 sizes."""
 
+Features = Tensor | tuple[Tensor, ...]
+"""What a backbone gives: a vector, a map or tokens; a pyramid as a tuple of maps, finest first."""
 
-def pool(features: Tensor) -> Tensor:
+
+def pool(features: Features) -> Tensor:
     """Return one (B, D) vector per image: the mean over positions of a map or of tokens, a vector as it is.
 
     Args:
-        features: (B, D), (B, D, H, W) or (B, N, D).
+        features: (B, D), (B, D, H, W) or (B, N, D); of a pyramid, the coarsest map is pooled.
     """
+    if isinstance(features, tuple):
+        features = features[-1]
     if features.dim() == 4:
         return features.mean(dim=(2, 3))
     return features.mean(dim=1) if features.dim() == 3 else features

@@ -25,6 +25,7 @@ from cml_bench.models.features import extract_features
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.preprocess import EvalTransform, TrainTransform
+from cml_bench.models.pyramid import PackedPyramid
 from cml_bench.options import Pairs, arguments, convert
 from cml_bench.registry import load
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
@@ -279,10 +280,14 @@ def _split_inputs(
 
 def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelModel:
     """Return the model, its head still without labels. Cached features need no backbone in it."""
-    head = plan.head(backbone.out_features, **plan.head_options)
+    width: int | tuple[int, ...] = backbone.out_features
+    reader: nn.Module | None = None if plan.training.frozen else backbone
     if isinstance(backbone, Backbone):
         backbone.kind = plan.head.meta.features
-    return assemble(plan.learner, None if plan.training.frozen else backbone, head)
+        if backbone.kind == "pyramid":
+            width = tuple(level.shape[0] for level in backbone.levels)
+            reader = reader or PackedPyramid(backbone.levels)
+    return assemble(plan.learner, reader, plan.head(width, **plan.head_options))
 
 
 def assemble(learner: Any, backbone: nn.Module | None, head: Head) -> MultiLabelModel:
