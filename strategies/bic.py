@@ -79,7 +79,7 @@ class BiC(Rehearsal):
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that rehearses, and the one that distils and corrects."""
         size = split_size(self.memory_size, self.held_out)[1]
-        reader = make_reader("oracle" if self.relabel == "oracle" else "as_stored", run)
+        reader = make_reader("oracle" if self.relabel == "oracle" else "as_stored", run, self.store)
         correction = CorrectionPlugin(self._part(run, size, held_out=True), reader, self.temperature)
         return [TrainedReplay(*self.parts(run)), correction]
 

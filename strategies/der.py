@@ -12,10 +12,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from cml_bench.memory.budget import MemorySize
+from cml_bench.memory.pixels import Store
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.training.context import RunContext
-from cml_bench.training.relabel import Reader, read_logits
+from cml_bench.training.relabel import Reader, make_reader, read_logits
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -35,18 +36,21 @@ class DER(Strategy):
         memory_size: Images in memory, or for each label seen so far as in ``20/label``.
         replay_batch_size: Memory images a draw; None for as many as stream images.
         alpha: Weight of the logit term.
+        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     memory_size: MemorySize = 2000
     replay_batch_size: PositiveInt | None = None
     alpha: NonNegativeFloat = 0.1
+    store: Store = "ids"
 
     meta = StrategyMeta(name="der", title="DER", family="replay", reference="arXiv:2004.07211")
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER plugin over a reservoir."""
         buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-        return [DERPlugin(buffer, self.replay_batch_size, run.generator("replay"), alpha=self.alpha)]
+        parts = buffer, self.replay_batch_size, run.generator("replay"), make_reader("as_stored", run, self.store)
+        return [DERPlugin(*parts, alpha=self.alpha)]
 
 
 class DERPlugin(MemoryPlugin):

@@ -39,7 +39,7 @@ class DERpp(DER):
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER++ plugin over a reservoir."""
         buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-        parts = buffer, self.replay_batch_size, run.generator("replay"), make_reader(self.relabel, run)
+        parts = buffer, self.replay_batch_size, run.generator("replay"), make_reader(self.relabel, run, self.store)
         return [DERppPlugin(*parts, alpha=self.alpha, beta=self.beta)]
 
 

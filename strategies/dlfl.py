@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 
 from cml_bench.labels import is_known
 from cml_bench.memory.budget import MemorySize
+from cml_bench.memory.pixels import Store
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
 from cml_bench.training.relabel import Relabel, make_reader
@@ -38,6 +39,7 @@ class DLFL(Strategy):
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
         replay_batch_size: Memory images a step; None for as many as stream images.
         relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
+        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     feature_weight: NonNegativeFloat = 1.0
@@ -45,6 +47,7 @@ class DLFL(Strategy):
     memory_size: MemorySize = 0
     replay_batch_size: PositiveInt | None = None
     relabel: Relabel = "as_stored"
+    store: Store = "ids"
 
     meta = StrategyMeta(
         name="dlfl",
@@ -59,7 +62,7 @@ class DLFL(Strategy):
         plugins: list[SupervisedPlugin] = [LabelFeaturePlugin(self.feature_weight, self.logit_weight)]
         if self.memory_size:
             buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-            reader = make_reader(self.relabel, run)
+            reader = make_reader(self.relabel, run, self.store)
             plugins.append(ReplayPlugin(buffer, self.replay_batch_size, run.generator("replay"), reader))
         return plugins
 

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.label_balanced import LabelBalancedMemory
+from cml_bench.memory.pixels import Store
 from cml_bench.streams.dataset import merge
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
@@ -37,19 +38,26 @@ class GDumb(Strategy):
         memory_size: Images in memory, or for each label seen so far as in ``20/label``.
         memory_epochs: Passes over the memory before each evaluation; None for the epochs of an experience.
         relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
+        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     memory_size: MemorySize = 2000
     memory_epochs: PositiveInt | None = None
     relabel: Relabel = "as_stored"
+    store: Store = "ids"
 
-    meta = StrategyMeta(name="gdumb", title="GDumb", family="replay", reference="Prabhu et al., ECCV 2020")
+    meta = StrategyMeta(
+        name="gdumb", title="GDumb", family="replay", reference="Prabhu et al., ECCV 2020", federated=False
+    )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that trains on the memory and the one that puts the untrained model back."""
         memory = LabelBalancedMemory(self.memory_size, run.generator("memory"))
         epochs = self.memory_epochs or run.training.epochs
-        return [GDumbPlugin(memory, epochs, make_reader(self.relabel, run)), FreshStartPlugin(run.model, run.training)]
+        return [
+            GDumbPlugin(memory, epochs, make_reader(self.relabel, run, self.store)),
+            FreshStartPlugin(run.model, run.training),
+        ]
 
 
 class GDumbPlugin(SupervisedPlugin):

@@ -14,9 +14,11 @@ from torch.nn.functional import cosine_similarity
 
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.herding import HerdingMemory
+from cml_bench.memory.pixels import Store
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.training.context import RunContext
 from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
+from cml_bench.training.relabel import Relabel, make_reader
 from cml_bench.training.replay import ReplayPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -43,15 +45,16 @@ class KRT(Strategy):
         below: Whether an old label that is not over the threshold is absent (``zero``, as published) or stays unknown.
         kappa: Labels expected in an image for each old label, or ``estimated``.
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
-        relabel: ``as_stored`` keeps a stored image's labels as annotated, ``oracle`` gives it the truth for every label
-            seen since.
+        relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
+        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     token_weight: NonNegativeFloat = 0.02
     below: Below = "zero"
     kappa: Kappa = "estimated"
     memory_size: MemorySize = 0
-    relabel: Literal["as_stored", "oracle"] = "as_stored"
+    relabel: Relabel = "as_stored"
+    store: Store = "ids"
 
     meta = StrategyMeta(name="krt", title="KRT", family="distillation", reference="arXiv:2302.13334", head="krt")
 
@@ -59,8 +62,8 @@ class KRT(Strategy):
         """Return the KRT plugin and, with a memory, the replay plugin."""
         plugins: list[SupervisedPlugin] = [KRTPlugin(self.token_weight, self.below, self.kappa)]
         if self.memory_size:
-            oracle = run.oracle if self.relabel == "oracle" else None
-            plugins.append(ReplayPlugin(HerdingMemory(self.memory_size), None, run.generator("replay"), oracle))
+            reader = make_reader(self.relabel, run, self.store)
+            plugins.append(ReplayPlugin(HerdingMemory(self.memory_size), None, run.generator("replay"), reader))
         return plugins
 
 

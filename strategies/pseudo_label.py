@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 from avalanche.core import SupervisedPlugin
 from pydantic import Field
 
+from cml_bench.training.compensation import CompensationPlugin
 from cml_bench.training.context import RunContext
 from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
+from cml_bench.training.recall import RecallPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["PseudoLabel"]
@@ -27,25 +29,39 @@ class PseudoLabel(Strategy):
     presence alone; the papers make absent whatever is not over it, which is ``below=zero``. Annotated entries are never
     changed, columns of new labels neither, and no memory and no other loss sees a pseudo-label.
 
+    Two parts of KBK ("Knowing Beyond the Known", the journal extension of HCP, arXiv 2503.17017) that are defined in
+    public and stand alone: ``mean_confidence`` (HCP, inferred) and ``confidence_entropy`` recall a label where the old
+    model is as confident, and no more uncertain, than it was of annotated positives, and ``compensate`` balances the
+    errors of past experiences. ``rule=confidence_entropy compensate=true below=zero loss=asl`` is both; it is not KBK,
+    whose head, which purifies features and probes the unknown, is not defined in public.
+
     Attributes:
-        rule: ``two_sided``, ``fixed``, or ``dynamic_count``, which lets the threshold follow the number of labels
-            that is expected in an image.
-        threshold: Probability over which an entry is present; with ``dynamic_count`` where it starts from.
+        rule: ``two_sided``, ``fixed``, ``dynamic_count``, which lets the threshold follow the number of labels that is
+            expected in an image, or ``mean_confidence`` or ``confidence_entropy``, with a threshold for each label.
+        threshold: Probability over which an entry is present; with ``dynamic_count`` where it starts from; not used by
+            thresholds for each label.
         low: Probability under which an entry is absent, with ``two_sided``.
-        below: Whether the rest stays unknown or is absent (``zero``), with ``fixed`` and ``dynamic_count``.
+        below: Whether the rest stays unknown or is absent (``zero``), except with ``two_sided``.
         kappa: Labels expected in an image for each old label, or ``estimated``; with ``dynamic_count``.
+        compensate: Whether entries of old labels weigh what their error is relative to its mean, for each past
+            experience, present and absent apart (see ``CompensationPlugin``).
     """
 
-    rule: Literal["two_sided", "fixed", "dynamic_count"] = "two_sided"
+    rule: Literal["two_sided", "fixed", "dynamic_count", "mean_confidence", "confidence_entropy"] = "two_sided"
     threshold: Probability = 0.8
     low: Probability = 0.2
     below: Below = "unknown"
     kappa: Kappa = "estimated"
+    compensate: bool = False
 
     meta = StrategyMeta(name="pseudo_label", title="Pseudo-labels", family="distillation")
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the pseudo-labelling plugin."""
+        """Return the pseudo-labelling plugin and, if asked for, the one that compensates."""
         rest = math.inf if self.below == "zero" else -math.inf
-        count = DynamicCount(self.kappa, self.threshold) if self.rule == "dynamic_count" else None
-        return [PseudoLabelPlugin(self.threshold, self.low if self.rule == "two_sided" else rest, count)]
+        if self.rule in ("mean_confidence", "confidence_entropy"):
+            labelling: PseudoLabelPlugin = RecallPlugin(self.rule == "confidence_entropy", rest)
+        else:
+            count = DynamicCount(self.kappa, self.threshold) if self.rule == "dynamic_count" else None
+            labelling = PseudoLabelPlugin(self.threshold, self.low if self.rule == "two_sided" else rest, count)
+        return [labelling, CompensationPlugin()] if self.compensate else [labelling]

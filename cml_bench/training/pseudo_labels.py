@@ -170,7 +170,11 @@ class PseudoLabelPlugin(TeacherPlugin):
         """Write pseudo-labels into the batch, for the criterion."""
         if self.n_old:
             self.taught, self.annotated = self.teach(strategy.mb_x), strategy.mb_y
-            strategy.mbatch[1] = fill(strategy.mb_y, self.taught.logits.sigmoid(), self.above, self.below).labels
+            strategy.mbatch[1] = self.fill(strategy.mb_y, self.taught.logits.sigmoid()).labels
+
+    def fill(self, labels: Tensor, scores: Tensor) -> Filled:
+        """Return (B, n) four-state labels completed by the (B, m) probabilities of the old labels."""
+        return fill(labels, scores, self.above, self.below)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Put the annotated labels back."""
@@ -182,3 +186,5 @@ class PseudoLabelPlugin(TeacherPlugin):
         super().after_training_exp(strategy, **kwargs)
         if self.count:
             self.count.observe(strategy.experience.dataset)
+        # What was said of the last batch is nothing to keep; a checkpoint would hold it.
+        self.__dict__.pop("taught", None)

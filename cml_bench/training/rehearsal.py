@@ -11,6 +11,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from pydantic import PositiveInt
 
 from cml_bench.memory.budget import MemorySize
+from cml_bench.memory.pixels import Store
 from cml_bench.training.context import RunContext
 from cml_bench.training.relabel import Reader, Relabel, make_reader
 from cml_bench.training.replay import ReplayPlugin
@@ -27,11 +28,15 @@ class Rehearsal(Strategy):
         relabel: ``as_stored`` keeps a stored image's labels as annotated; ``pseudo``, or ``pseudo>0.8``, adds what the
             model finds with a probability over 0.9, or 0.8, after each experience; ``oracle`` gives the truth for every
             label seen since (KRT's released code does so silently).
+        store: ``ids`` keeps ids and labels and reads images from their source; ``pixels`` keeps copies, so that a
+            memory does without the source: decoded uint8 images, which weigh 3 bytes a pixel of the original, or
+            features where the model reads these.
     """
 
     memory_size: MemorySize = 2000
     replay_batch_size: PositiveInt | None = None
     relabel: Relabel = "as_stored"
+    store: Store = "ids"
 
     @abstractmethod
     def memory(self, run: RunContext) -> ExemplarsBuffer:
@@ -39,7 +44,7 @@ class Rehearsal(Strategy):
 
     def parts(self, run: RunContext) -> tuple[ExemplarsBuffer, int | None, torch.Generator, Reader]:
         """Return what a ``MemoryPlugin`` is made of."""
-        reader = make_reader(self.relabel, run)
+        reader = make_reader(self.relabel, run, self.store)
         return self.memory(run), self.replay_batch_size, run.generator("replay"), reader
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cml_bench.labels import PRESENT, is_known
+from cml_bench.memory.pixels import PixelStore, Store
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
@@ -47,17 +48,47 @@ Relabel = Annotated[str, AfterValidator(_checked)]
 """An option: which labels a stored image is replayed with, ``as_stored``, ``pseudo`` (``pseudo>0.8``) or ``oracle``."""
 
 
-def make_reader(relabel: str, run: RunContext) -> Reader:
+def make_reader(relabel: str, run: RunContext, store: Store = "ids") -> Reader:
     """Return what reads the memory of one run."""
     if relabel == "as_stored":
-        return MultiLabelDataset.widened
-    return run.oracle if relabel == "oracle" else PseudoLabels(_threshold(relabel))
+        reader: Reader = MultiLabelDataset.widened
+    else:
+        reader = run.oracle if relabel == "oracle" else PseudoLabels(_threshold(relabel))
+    return FromPixels(reader) if store == "pixels" else reader
 
 
 def look(reader: Reader | None, strategy: Any, memory: MultiLabelDataset) -> None:
-    """Let a reader that asks the model look at a memory, if an experience has just been learnt to its end."""
-    if isinstance(reader, PseudoLabels) and ends_experience(strategy.experience) and len(memory):
+    """Let a reader that wants to look at a memory, if an experience has just been learnt to its end."""
+    if isinstance(reader, (PseudoLabels, FromPixels)) and ends_experience(strategy.experience) and len(memory):
         reader.look(strategy, memory)
+
+
+class FromPixels:
+    """Reads a memory from copies of its images, made as soon as they are stored.
+
+    Attributes:
+        store: The copies; None until there is one.
+
+    Args:
+        reader: Says which labels stored images are shown with.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.store: PixelStore | None = None
+
+    def __call__(self, memory: MultiLabelDataset, names: tuple[str, ...]) -> MultiLabelDataset:
+        """Return the memory as it reads once ``names`` have been seen."""
+        return self.reader(self._kept(memory), names)
+
+    def look(self, strategy: Any, memory: MultiLabelDataset) -> None:
+        """Copy what has come in, and let the reader look at the copies."""
+        look(self.reader, strategy, self._kept(memory))
+
+    def _kept(self, memory: MultiLabelDataset) -> MultiLabelDataset:
+        if self.store is None:
+            self.store = PixelStore(memory.inputs)
+        return self.store.keep(memory)
 
 
 class PseudoLabels:

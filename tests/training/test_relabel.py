@@ -128,7 +128,7 @@ def test_a_higher_threshold_finds_less(tiny_dataset: Any, low: float, step: floa
 # -- the option ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*REPLAYING, "gdumb", "prs", "ocdm", "er_herding", "icarl"])
+@pytest.mark.parametrize("name", [*REPLAYING, "gdumb", "prs", "ocdm", "er_herding", "icarl", "krt", "bic"])
 def test_is_an_option(name: str) -> None:
     kind = load("strategies", name)
     assert kind().relabel == "as_stored"
