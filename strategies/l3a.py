@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,7 @@ from cml_bench.streams.dataset import MultiLabelDataset, merge
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
+from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
 from cml_bench.training.pseudo_labels import fill
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -43,19 +44,21 @@ class L3A(Strategy):
 
     Attributes:
         expansion: Width of the random layer, relative to that of the features (COCO 2, VOC 4).
-        ridge: Weight of the squared norm of the weights (1000 for a CNN, 1 for a ViT in the released configurations).
+        ridge: Weight of the squared norm of the weights, or ``gcv``: the one with the least cross-validation error
+            on the first experience, then kept. Released: 1000 for a CNN, 1 for a ViT; what a number does depends on the
+            scale of the features.
         threshold: Score over which an unknown old label counts as present; the released 0.7 after a sigmoid.
         decision: Score that predictions have as logit 0; the released 0.525 after a sigmoid.
         train_backbone: Whether a backbone that is not frozen is trained on the first experience.
     """
 
     expansion: PositiveInt = 2
-    ridge: PositiveFloat = 1000.0
+    ridge: Penalty = "gcv"
     threshold: float = math.log(0.7 / 0.3)
     decision: float = math.log(0.525 / 0.475)
     train_backbone: bool = True
 
-    meta = StrategyMeta(name="l3a", title="L3A", family="analytic", reference="arXiv:2506.00816")
+    meta = StrategyMeta(name="l3a", title="L3A", family="analytic", reference="arXiv:2506.00816", federated=False)
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that trains in closed form."""
@@ -70,6 +73,7 @@ class L3APlugin(SupervisedPlugin):
         self.options = options
         self.generator = generator
         self.sums: RidgeSums | None = None
+        self.ridge = options.ridge
         self.positives = torch.zeros(0, dtype=torch.float64)
         self.chunks: list[MultiLabelDataset] = []
 
@@ -101,7 +105,9 @@ class L3APlugin(SupervisedPlugin):
             targets = (labels == PRESENT).double()
             sums.add(expanded, targets, image_weights(targets, weights))
         model.train(was_training)
-        head.set_weights(sums.solve(self.options.ridge))
+        if self.ridge == "gcv":
+            self.ridge = generalised_cross_validation(sums.gram, sums.cross, sums.squares, sums.count)
+        head.set_weights(sums.solve(self.ridge))
 
     def _start(self, strategy: Any) -> RidgeSums:
         """Freeze the backbone and put the analytic classifier in the head's place; return its empty sums."""
@@ -162,16 +168,20 @@ class AnalyticHead(Head):
 
 
 class RidgeSums:
-    """What a weighted ridge regression needs to know of the images so far: two sums, float64.
+    """What a weighted ridge regression needs to know of the images so far: sums, float64.
 
     Attributes:
         gram: (h, h) sum of omega psi psi^T.
         cross: (h, n) sum of omega psi y^T; the columns of later labels are appended as 0.
+        squares: (n,) sum of omega y^2; likewise.
+        count: Number of images.
     """
 
     def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
         self.gram = torch.zeros(width, width, dtype=torch.float64, device=device)
         self.cross = torch.zeros(width, 0, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(0, dtype=torch.float64, device=device)
+        self.count = 0
 
     def add(self, expanded: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Add B images.
@@ -183,7 +193,10 @@ class RidgeSums:
         """
         weighted = expanded * weights[:, None]
         self.gram += expanded.T @ weighted
-        self.cross = F.pad(self.cross, (0, targets.shape[1] - self.cross.shape[1])) + weighted.T @ targets
+        new = targets.shape[1] - self.cross.shape[1]
+        self.cross = F.pad(self.cross, (0, new)) + weighted.T @ targets
+        self.squares = F.pad(self.squares, (0, new)) + weights @ targets.square()
+        self.count += len(targets)
 
     def solve(self, ridge: float) -> Tensor:
         """Return the (h, n) weights that minimise the weighted squared error plus ``ridge`` times their square."""

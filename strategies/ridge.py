@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
@@ -18,6 +17,7 @@ from cml_bench.models.heads.head import HeadOutput
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
+from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
 from cml_bench.training.importance import evaluating
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -43,10 +43,12 @@ class Ridge(Strategy):
     its random expansion; the intercept is not penalised.
 
     Attributes:
-        penalty: Weight of the squared length of w, in units of the squared features summed over images.
+        penalty: Weight of the squared length of w, in units of the squared features summed over images, or ``gcv``: the
+            one of least generalised cross-validation error over all annotations of the labels that share a matrix,
+            which no later image of other labels changes.
     """
 
-    penalty: PositiveFloat = 1.0
+    penalty: Penalty = "gcv"
 
     meta = StrategyMeta(name="ridge", title="Ridge", family="analytic", reference="arXiv:2205.14922")
 
@@ -62,14 +64,16 @@ class RidgePlugin(SupervisedPlugin):
         group: (n,) group of each label: those that read the same feature and have been known on the same images.
         gram: (G, d + 1, d + 1) sums of f f^T over the images of each group, f with a 1 appended.
         moment: (n, d + 1) sums of f y.
+        chosen: For each label, after how many images its penalty was chosen, and which.
     """
 
-    def __init__(self, penalty: float) -> None:
+    def __init__(self, penalty: Penalty) -> None:
         super().__init__()
         self.penalty = penalty
         self.group: list[int] = []
         self.gram = torch.zeros(0)
         self.moment = torch.zeros(0)
+        self.chosen: dict[int, tuple[int, float]] = {}
 
     @torch.no_grad()
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -82,14 +86,22 @@ class RidgePlugin(SupervisedPlugin):
 
     def solution(self) -> Tensor:
         """Return (n, d + 1) weights and intercept of each label."""
-        width = self.gram.shape[1]
-        damping = self.penalty * torch.eye(width, dtype=self.gram.dtype, device=self.gram.device)
-        damping[-1, -1] = 0
         found = torch.zeros_like(self.moment)
+        unit = torch.eye(self.gram.shape[1], dtype=self.gram.dtype, device=self.gram.device)
+        unit[-1, -1] = 0
         for gram, labels in zip(self.gram, self.members(), strict=True):
             if gram[-1, -1] > 0:  # the number of images
-                found[labels] = torch.linalg.solve(gram + damping, self.moment[labels].T).T
+                moment = self.moment[labels].T
+                penalty = self._chosen(labels, gram, moment) if self.penalty == "gcv" else self.penalty
+                found[labels] = torch.linalg.solve(gram + penalty * unit, moment).T
         return found
+
+    def _chosen(self, labels: list[int], gram: Tensor, moment: Tensor) -> float:
+        """Return the penalty of a group; chosen anew only when its labels have been annotated again."""
+        count = int(gram[-1, -1])
+        if self.chosen.get(labels[0], (0, 0.0))[0] != count:
+            self.chosen.update(dict.fromkeys(labels, (count, choose_penalty(gram, moment))))
+        return self.chosen[labels[0]][1]
 
     def _add(self, strategy: Any) -> None:
         dataset = strategy.experience.dataset.eval()
@@ -124,6 +136,18 @@ class RidgePlugin(SupervisedPlugin):
         self.gram = sums[[parent for parent, _ in numbers]]
         room = features.new_zeros(n - n_old, width)
         self.moment = torch.cat([self.moment, room]) if n_old else room
+
+
+def choose_penalty(gram: Tensor, moment: Tensor) -> float:
+    """Return the penalty that cross-validation prefers, of (d + 1, d + 1) and (d + 1, n) sums of a group.
+
+    The intercept is not penalised, so that it is the regression of centred targets on centred features.
+    """
+    count = gram[-1, -1]
+    mean, target = gram[:-1, -1] / count, moment[-1] / count
+    centred = gram[:-1, :-1] - count * torch.outer(mean, mean), moment[:-1] - count * torch.outer(mean, target)
+    # Targets are 1 and -1: their squares sum to the number of images.
+    return generalised_cross_validation(*centred, count - count * target.square(), float(count), free=1)
 
 
 def read(output: HeadOutput) -> Tensor:

@@ -14,9 +14,10 @@ METHODS = (*entries("strategies"), "dlfl memory_size=20")
 EXEMPT = {
     "joint": {"unknown_entries_unread", "future_labels", "grows_once_per_experience"},
     "cuter": {"memory_within_budget"},
+    "kar": {"memory_labels_as_stored"},
     "label_mask": {"global_rng_untouched", "both_heads"},
 }
-"""Checks that a strategy may be exempt from: upper bounds, a memory whose budget is in pixels, a head of its own."""
+"""Checks that a strategy may be exempt from: bounds, a budget in pixels, relabelling by design, a head of its own."""
 
 
 @functools.cache
