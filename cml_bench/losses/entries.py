@@ -16,7 +16,7 @@ Reduction = Literal["mean", "sum"]
 
 
 def open_entries(labels: Tensor, spare: int = 0) -> Tensor:
-    """Return the bool mask of (B, n) labels that the annotator was asked for and left open, from column ``spare`` on."""
+    """Return the bool mask of (B, n) labels that were asked for and left open, from column ``spare`` on."""
     return (labels == UNMARKED) & (torch.arange(labels.shape[1], device=labels.device) >= spare)
 
 
