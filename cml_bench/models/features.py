@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cml_bench.data.cache import cached_features, lookup
 from cml_bench.data.source import Source
@@ -77,19 +79,33 @@ def extract_features(
     return cached_features(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
 
 
-def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, str | int]:
-    """Return what features depend on. The weights themselves are hashed: a fine-tuned backbone is another backbone."""
+def weights_digest(module: nn.Module) -> str:
+    """Return the sha256 of a module's parameters and buffers."""
     digest = hashlib.sha256()
-    for name, value in sorted(backbone.state_dict().items()):
+    for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def read_frozen(
+    backbone: Backbone, images: Tensor, kind: FeatureKind, ids: npt.NDArray[np.uint64] | None = None
+) -> Tensor:
+    """Return the float16 features of (B, 3, H, W) images as the cache holds them; see ``Backbone.read``."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    return pack(backbone.read(images, kind, ids)).half().contiguous()
+
+
+def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, str | int]:
+    """Return what features depend on. The weights themselves are hashed: a fine-tuned backbone is another backbone."""
     return {
         "source": source.name,
         "split": source.split,
         "fingerprint": source.fingerprint,
         "backbone": backbone.name,
         "options": json.dumps(backbone.record["options"], sort_keys=True, default=str),
-        "weights": digest.hexdigest(),
+        "weights": weights_digest(backbone),
         "image_size": backbone.image_size,
         "normalisation": f"{backbone.mean} {backbone.std}",
         "device": device.type,
@@ -124,12 +140,8 @@ def _forward_all(
         while following:
             current, following = following, submit(done + len(following))
             images = torch.stack([future.result() for future in current])
-            images = images.to(device, memory_format=torch.channels_last)
             ids = source.id_keys[done : done + len(current)]
-            # Not held over the yield: the mode belongs to the thread, and the caller runs in between.
-            with torch.inference_mode():
-                features = pack(backbone.read(images, kind, ids)).half().contiguous()
-            yield features
+            yield read_frozen(backbone, images.to(device), kind, ids)
             done += len(current)
             if progress is not None:
                 progress(done)

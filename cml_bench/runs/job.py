@@ -30,6 +30,8 @@ class Job:
         class_order: ``"default"`` for the benchmark's own, or any order that the stream builder knows.
         seed: Seed of everything random in the run.
         options: Options of the benchmark and training settings, as typed.
+        save_models: Whether the model after each experience is kept beside the result. It changes no number, so it is
+            no part of the job's identity.
     """
 
     benchmark: str
@@ -37,14 +39,16 @@ class Job:
     class_order: str = "default"
     seed: int = 0
     options: Pairs = ()
+    save_models: bool = False
 
     @property
     def key(self) -> str:
         """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
         method = parse_method(self.method)
-        named = [self.benchmark, method.strategy, *(p for p in (method.head, method.loss) if p and ":" in p)]
+        parts = (method.head, method.loss, method.wrap)
+        named = [self.benchmark, method.strategy, *(part for part in parts if part and ":" in part)]
         identity = {
-            "job": dataclasses.asdict(self),
+            "job": {name: value for name, value in dataclasses.asdict(self).items() if name != "save_models"},
             "version": cml_bench.__version__,
             "files": [file_digest(name) for name in named],
         }
@@ -83,7 +87,8 @@ def make_jobs(
     for name in names:
         find("benchmarks", name)
     for method in parsed:
-        for kind, named in (("strategies", method.strategy), ("heads", method.head), ("criteria", method.loss)):
+        parts = {"strategies": method.strategy, "heads": method.head, "criteria": method.loss, "wrappers": method.wrap}
+        for kind, named in parts.items():
             if named is not None:
                 find(kind, named)
     listed: dict[str, list[Any]] = {"method": specs, "class order": orders, "benchmark": names, "seed": numbers}
@@ -98,6 +103,11 @@ def make_jobs(
         for name in names
         for spec in specs
     ]
+
+
+def with_models(jobs: Iterable[Job], save_models: bool) -> list[Job]:
+    """Return the same jobs, told whether to keep the model after each experience."""
+    return [dataclasses.replace(job, save_models=save_models) for job in jobs]
 
 
 def parse_seeds(text: str) -> list[int]:

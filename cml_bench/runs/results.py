@@ -20,6 +20,11 @@ def result_path(results: Path, job: Job) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def snapshot_path(result: Path, experience: int) -> Path:
+    """Return where the model after an experience lies: in a folder beside the result file, with suffix ``.models``."""
+    return result.with_suffix(".models") / f"experience_{experience + 1:02d}.safetensors"
+
+
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write a result aside and put it in place in one step, so that a reader never sees half of it.
 
@@ -37,10 +42,17 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 
 
 def is_done(results: Path, job: Job) -> bool:
-    """Return whether a job has a complete result; a failed or unreadable one does not count and runs again."""
+    """Return whether a job has a complete result, models included if they are to be kept.
+
+    A failed or unreadable one does not count and runs again.
+    """
     path = result_path(results, job)
     try:
-        status = json.loads(path.read_text(encoding="utf-8"))["status"]
+        result = json.loads(path.read_text(encoding="utf-8"))
+        experiences = len(result["benchmark"]["n_seen"]) if result["status"] == "ok" else 0
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(status == "ok" and path.with_suffix(".npz").is_file())
+    files = [path.with_suffix(".npz")]
+    if job.save_models:
+        files += [snapshot_path(path, experience) for experience in range(experiences)]
+    return experiences > 0 and all(file.is_file() for file in files)
