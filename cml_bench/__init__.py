@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, DataSetBenchmark
     from cml_bench.streams.builder import label_incremental_benchmark
     from cml_bench.streams.timeline import with_label_timeline
-    from cml_bench.testing import check_strategy
+    from cml_bench.testing import check_benchmark, check_criterion, check_head, check_strategy
     from cml_bench.training.config import TrainingConfig
     from cml_bench.training.context import RunContext
     from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -51,7 +51,7 @@ _HOMES = {
     "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta", "DataSetBenchmark"),
     "cml_bench.streams.builder": ("label_incremental_benchmark",),
     "cml_bench.streams.timeline": ("with_label_timeline",),
-    "cml_bench.testing": ("check_strategy",),
+    "cml_bench.testing": ("check_benchmark", "check_criterion", "check_head", "check_strategy"),
     "cml_bench.training.config": ("TrainingConfig",),
     "cml_bench.training.context": ("RunContext",),
     "cml_bench.training.strategy": ("Strategy", "StrategyMeta"),
@@ -82,6 +82,9 @@ __all__ = [
     "Strategy",
     "StrategyMeta",
     "TrainingConfig",
+    "check_benchmark",
+    "check_criterion",
+    "check_head",
     "check_strategy",
     "compare",
     "describe",

@@ -187,7 +187,7 @@ def describe(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="benchmarks, datasets, strategies, heads, criteria or regimes; all of them by default."),
+        typer.Argument(help="benchmarks, datasets, strategies, heads, wrappers, criteria or regimes; all by default."),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One of them, to see its options.")] = None,
 ) -> None:
@@ -236,18 +236,28 @@ def _show_plugin(kind: str, name: str) -> None:
 
 @app.command()
 def check(
-    strategy: Annotated[str, typer.Argument(help="Strategy name, ./file.py:Class or module:Class, with options.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="Strategy name, ./file.py:Class or module:Class, with options; or head:NAME, criterion:NAME, "
+            "benchmark:NAME (a path may stand in the name's place)."
+        ),
+    ],
 ) -> None:
-    """Check that a strategy behaves: learns, repeats, keeps within its memory, looks at nothing it may not see."""
-    from cml_bench.testing import check_strategy
+    """Check that a plug-in keeps the rules of the suite.
 
-    outcomes = check_strategy(strategy, raise_on_failure=False)
+    A strategy learns, repeats, keeps within its memory and looks at nothing it may not see; a head grows without
+    disturbing; a criterion keeps to what was asked; a benchmark deals what it declares.
+    """
+    from cml_bench.testing import check as check_plugin
+
+    outcomes = check_plugin(subject, raise_on_failure=False)
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
         typer.echo(f"{outcome.status:<7} {outcome.name:<{width}}  {outcome.detail}")
     failed = [outcome.name for outcome in outcomes if outcome.status == "failed"]
     if failed:
-        raise CmlBenchError(f"{strategy} fails {len(failed)} of {len(outcomes)} checks: {', '.join(failed)}")
+        raise CmlBenchError(f"{subject} fails {len(failed)} of {len(outcomes)} checks: {', '.join(failed)}")
 
 
 def run_benchmark(name: str) -> None:

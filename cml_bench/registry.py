@@ -25,6 +25,7 @@ KINDS = {
     "strategies": "cml_bench.strategies",
     "benchmarks": "cml_bench.benchmarks",
     "heads": "cml_bench.models.heads",
+    "wrappers": "cml_bench.models.wrappers",
     "criteria": "cml_bench.losses",
     "regimes": "cml_bench.regimes",
     "datasets": "cml_bench.data.sets",

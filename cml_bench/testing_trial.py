@@ -19,23 +19,26 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 
-from cml_bench.labels import is_known
+from cml_bench.labels import PRESENT, is_known
+from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.learn import learn, predict
 from cml_bench.runs.method import Method, parse_method
-from cml_bench.runs.setup import Plan, assemble, plan_method
+from cml_bench.runs.setup import Plan, build_model, plan_method
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.testing_data import Toy, annotated_so_far, toy_backbone, toy_scenario
+from cml_bench.testing_outcome import NotApplicableError, require
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 MEMORY_SIZE = 10
 """Images that a memory may hold where it is to overflow."""
+_ABOVE_CHANCE = 0.2
 
 
 class _QuietModel(MultiLabelModel):
@@ -144,7 +147,7 @@ def try_out(
         # Avalanche turns its own deprecation warnings on again; recorded, none is shown.
         meta = getattr(plan.learner, "meta", None)
         backbone, width = toy_backbone(meta.backbone if meta else "any")
-        model = assemble(plan.learner, backbone, plan.head(width, **plan.head_options))
+        model = build_model(plan, backbone, width)
         _QuietModel.quieten(model)
         criterion = plan.criterion(**plan.criterion_options)
         model, criterion = model.to(plan.training.device), criterion.to(plan.training.device)
@@ -187,8 +190,16 @@ def _generator_states() -> Mapping[str, object]:
     }
 
 
-class NotApplicableError(Exception):
-    """There is nothing to check."""
+def require_learnt(trial: Trial) -> str:
+    """Demand that after each experience its own labels are ranked clearly better than by chance; say how well."""
+    truth, found, first = trial.scenario.splits["test"].truth, [], 0
+    for logits, end in zip(trial.logits, trial.scenario.n_seen, strict=True):
+        found.append(average_precision(logits[:, first:end].numpy(), truth[:, first:end]).mean())
+        first = end
+    reached, chance = float(np.mean(found)), float((truth == PRESENT).mean())
+    detail = f"mAP of the labels just learnt {reached:.3f}, by chance {chance:.3f}"
+    require(reached >= chance + _ABOVE_CHANCE, f"{detail}: at least {chance + _ABOVE_CHANCE:.3f} is expected")
+    return detail
 
 
 class Case:

@@ -189,3 +189,17 @@ def test_a_warning_is_one_line_and_the_process_keeps_its_own_form(capsys: Any, m
     call(capsys, "list", "heads")
     assert told == ["cml-bench: warning: mind the gap\n"]
     assert warnings.formatwarning is usual
+
+
+@pytest.mark.parametrize("subject", ["head:linear", "criterion:asl gamma_neg=2", "benchmark:digits n_train=60"])
+def test_check_takes_plug_ins_of_other_kinds(capsys: Any, subject: str) -> None:
+    code, out, err = call(capsys, "check", subject)
+    assert (code, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} <= {"passed", "skipped"}
+
+
+def test_check_exits_with_1_and_names_what_failed(capsys: Any) -> None:
+    code, out, err = call(capsys, "check", "criterion:assume_negative scope=seen")
+    assert code == 1
+    assert "failed  out_of_scope_unread" in out
+    assert err.startswith("cml-bench: criterion:assume_negative scope=seen fails 2 of 17 checks: nothing_asked")

@@ -341,7 +341,7 @@ def test_a_broken_rule_is_caught(kind: type[Strategy]) -> None:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        (Silent, "Silent has no docstring: its first sentence says what the strategy does"),
+        (Silent, "Silent has no docstring: its first sentence says what it does"),
         (Undecorated, "Undecorated is no dataclass of its own: decorate it with @dataclass(frozen=True)"),
         (Unexplained, "option 'alpha' is not described under 'Attributes:' in the docstring"),
         (Misnamed, "meta.name='My Strategy' is not snake_case"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
 from cml_bench.models.heads.head import Head, HeadOutput
+
+if TYPE_CHECKING:
+    from cml_bench.models.wrappers.wrapper import Wrapper
 
 
 class MultiLabelModel(DynamicModule):
@@ -18,6 +24,9 @@ class MultiLabelModel(DynamicModule):
     Args:
         backbone: Images to features; None when the inputs are the cached features of a frozen one.
         head: Growing head.
+
+    Attributes:
+        wrapper: What reads images in another way than once and whole; None by default.
     """
 
     def __init__(self, backbone: nn.Module | None, head: Head) -> None:
@@ -25,6 +34,12 @@ class MultiLabelModel(DynamicModule):
         # Channels-last convolutions are 1.2 to 1.5 times as fast on a CPU, and at least as fast on a GPU.
         self.backbone = nn.Identity() if backbone is None else backbone.to(memory_format=torch.channels_last)
         self.head = head
+        self.wrapper: Wrapper | None = None
+
+    def wrap(self, wrapper: Wrapper, make_head: Callable[[], Head]) -> None:
+        """Put a wrapper around a model that has no labels yet; ``make_head`` makes another head like the model's."""
+        wrapper.prepare(self, make_head)
+        self.wrapper = wrapper
 
     def adaptation(self, experience: CLExperience) -> None:
         """Add the experience's labels to the head; only in training, so that evaluation never grows a model."""
@@ -36,9 +51,16 @@ class MultiLabelModel(DynamicModule):
             raise ValueError("the experience's labels are not in the order in which the head has learnt them")
         if len(names) > len(known):
             self.head.grow(names[len(known) :])
+            if self.wrapper is not None:
+                self.wrapper.grow(names[len(known) :])
 
     def head_output(self, x: Tensor) -> HeadOutput:
         """Return logits, pooled feature, label features and attention of (B, ...) inputs."""
+        output: HeadOutput = self.read(x) if self.wrapper is None else self.wrapper(self, x)
+        return output
+
+    def read(self, x: Tensor) -> HeadOutput:
+        """Return what backbone and head say of (B, ...) inputs, read once and whole."""
         output: HeadOutput = self.head(self.backbone(x))
         return output
 

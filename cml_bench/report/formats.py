@@ -34,7 +34,7 @@ _LOWER_IS_BETTER: Final = (
     "forgetting_diagonal_relative",
     *_COUNTS,
 )
-_TEXT_COLUMNS: Final = {"method": "method", "head": "head", "loss": "loss"}
+_TEXT_COLUMNS: Final = {"method": "method", "head": "head", "loss": "loss", "wrap": "wrap"}
 
 
 def heading(metric: str) -> str:
@@ -134,6 +134,8 @@ def _cells(part: BenchmarkTable) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows = part.rows
     cells = rows[list(_TEXT_COLUMNS)].fillna("").rename(columns=_TEXT_COLUMNS)
+    if not cells["wrap"].any():
+        cells = cells.drop(columns="wrap")
     best = pd.DataFrame(False, index=cells.index, columns=cells.columns)
     for metric in part.metrics:
         scale = 1 if metric in _COUNTS else 100

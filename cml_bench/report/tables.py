@@ -30,6 +30,7 @@ FRESH: Final = "from_scratch"
 """Method whose runs forward transfer is measured against."""
 
 _AT_THRESHOLD = re.compile(r"(?P<span>last_|avg_)?(?P<name>[a-z0-9_]+)@(?P<threshold>0?\.\d+)")
+_SHOWN = ("method_title", "head", "loss", "wrap", "replay_labels")
 _SETTINGS = ["benchmark", "benchmark_options"]
 _CONFIGURATION = ["benchmark", "version", "benchmark_options", "data"]
 
@@ -46,10 +47,10 @@ class BenchmarkTable:
         heading: One line that tells the configuration from others.
         metrics: Metric names in column order.
         rows: One row a method, best ``last_map`` first. Columns ``method`` (canonical spec), ``method_title``,
-            ``head``, ``loss``, ``replay_labels``, ``n`` (jobs averaged), ``n_expected`` (most class orders x seeds
-            that any method here has), ``failed``, ``duplicates``, ``missing_images`` (most in any job), ``notes``;
-            and for each metric and for ``seconds`` ``<name>_mean``, ``<name>_std`` (sample deviation, NaN for one
-            job), ``<name>_n`` (jobs that define it).
+            ``head``, ``loss``, ``wrap`` (None for none), ``replay_labels``, ``n`` (jobs averaged), ``n_expected`` (most
+            class orders x seeds that any method here has), ``failed``, ``duplicates``, ``missing_images`` (most in any
+            job), ``notes``; and for each metric and for ``seconds`` ``<name>_mean``, ``<name>_std`` (sample deviation,
+            NaN for one job), ``<name>_n`` (jobs that define it).
     """
 
     benchmark: str
@@ -161,12 +162,12 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
 def _forward_transfer(jobs: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[float]:
     """Return how much better the labels of later experiences were learnt than by the ``from_scratch`` job beside.
 
-    The reference has the same configuration, head, criterion, class order and seed; NaN where it was not run.
+    The reference has the same configuration, head, criterion, wrapper, class order and seed; NaN where it was not run.
 
     Raises:
         CmlBenchError: If no reference was run at all.
     """
-    beside = [*_CONFIGURATION, "head", "loss", "class_order", "seed"]
+    beside = [*_CONFIGURATION, "head", "loss", "wrap", "class_order", "seed"]
     scratch = jobs[done & (jobs["method"].astype(str).str.split().str[0] == FRESH)].drop_duplicates(beside)
     if scratch.empty:
         raise CmlBenchError(f"metric 'forward_transfer' compares with {FRESH!r}: run that method as well")
@@ -219,7 +220,7 @@ def _row(method: str, jobs: pd.DataFrame, all_done: pd.DataFrame, metrics: tuple
     done = all_done[all_done["method"] == method]
     row: dict[str, Any] = {
         "method": method,
-        **{name: next(iter(jobs[name].dropna()), None) for name in ("method_title", "head", "loss", "replay_labels")},
+        **{name: next(iter(jobs[name].dropna()), None) for name in _SHOWN},
         "n": len(done),
         "n_expected": 0,
         "failed": int((jobs["status"] == "failed").sum()),

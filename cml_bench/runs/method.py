@@ -1,4 +1,4 @@
-"""Methods: a strategy with a head, a criterion and options, as one line of text."""
+"""Methods: a strategy with a head, a criterion, perhaps a wrapper, and options, as one line of text."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Method:
         head_options: Options written ``head.NAME=VALUE``.
         loss_options: Options written ``loss.NAME=VALUE``.
         options: All others: the strategy's own, or training settings.
+        wrap: Name of a wrapper of the model; None for none.
+        wrap_options: Options written ``wrap.NAME=VALUE``.
     """
 
     strategy: str
@@ -28,13 +30,16 @@ class Method:
     head_options: Pairs
     loss_options: Pairs
     options: Pairs
+    wrap: str | None = None
+    wrap_options: Pairs = ()
 
     @property
     def spec(self) -> str:
-        """The canonical text: name first, then head, loss and options in alphabetical order."""
-        pairs = [("head", self.head), ("loss", self.loss)]
+        """The canonical text: name first, then head, loss, wrapper and options in alphabetical order."""
+        pairs = [("head", self.head), ("loss", self.loss), ("wrap", self.wrap)]
         pairs += [(f"head.{key}", value) for key, value in self.head_options]
         pairs += [(f"loss.{key}", value) for key, value in self.loss_options]
+        pairs += [(f"wrap.{key}", value) for key, value in self.wrap_options]
         pairs += list(self.options)
         return " ".join([self.strategy, *(f"{key}={_quoted(value)}" for key, value in pairs if value is not None)])
 
@@ -43,21 +48,24 @@ def parse_method(spec: str) -> Method:
     """Parse ``"er head=dlfl loss=asl memory_size=500 head.steps=2"``; ``loss=clml+asl`` puts one loss on another.
 
     Raises:
-        CmlBenchError: If the text is empty or a word is no ``key=value``.
+        CmlBenchError: If the text is empty, a word is no ``key=value``, or there are options of no wrapper.
     """
     words = split_words(spec)
     if not words or "=" in words[0]:
         raise CmlBenchError(f"method {spec!r} names no strategy: begin with its name, as in 'er memory_size=500'")
     own: dict[str, str] = {}
-    nested: dict[str, dict[str, str]] = {"head": {}, "loss": {}}
+    nested: dict[str, dict[str, str]] = {"head": {}, "loss": {}, "wrap": {}}
     for key, value in parse_pairs(words[1:]):
         part, dot, option = key.partition(".")
         if dot and part in nested:
             nested[part][option] = value
         else:
             own[key] = value
-    head, loss = own.pop("head", None), own.pop("loss", None)
+    head, loss, wrap = (own.pop(part, None) for part in nested)
     loss_options = nested["loss"]
+    if nested["wrap"] and not wrap:
+        option, value = next(iter(nested["wrap"].items()))
+        raise CmlBenchError(f"wrap.{option}={value} is an option of no wrapper: say which one, as in wrap=pat")
     if loss:
         loss, loss_options = fold(loss, loss_options)
     return Method(
@@ -67,6 +75,8 @@ def parse_method(spec: str) -> Method:
         head_options=tuple(sorted(nested["head"].items())),
         loss_options=tuple(sorted(loss_options.items())),
         options=tuple(sorted(own.items())),
+        wrap=wrap and _plain(wrap),
+        wrap_options=tuple(sorted(nested["wrap"].items())),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.preprocess import EvalTransform, TrainTransform
 from cml_bench.models.pyramid import PackedPyramid
+from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, convert
 from cml_bench.registry import load
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
@@ -61,6 +62,8 @@ class Plan:
         head_options: Typed options.
         criterion: Criterion class.
         criterion_options: Typed options.
+        wrapper: Wrapper class, or None.
+        wrapper_options: Typed options.
     """
 
     benchmark: Benchmark
@@ -72,6 +75,8 @@ class Plan:
     head_options: dict[str, Any]
     criterion: type[Criterion]
     criterion_options: dict[str, Any]
+    wrapper: type[Wrapper] | None = None
+    wrapper_options: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Return what tables show of the method and what a rerun needs to know."""
@@ -85,6 +90,8 @@ class Plan:
             "head_options": self.head_options,
             "loss": loss.title,
             "loss_options": self.criterion_options,
+            "wrap": self.wrapper and self.wrapper.meta.name,
+            "wrap_options": self.wrapper_options,
             "options": options,
             "replay_labels": options.get("relabel"),
         }
@@ -135,6 +142,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     meta = getattr(learner, "meta", None)
     head = load("heads", method.head or (meta.head if meta else "linear"))
     criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
+    wrapper = load("wrappers", method.wrap) if method.wrap else None
     _check_parts(method.strategy, meta, head, criterion)
     return Plan(
         benchmark=benchmark,
@@ -148,6 +156,8 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
         ),
         criterion=criterion,
         criterion_options=convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}"),
+        wrapper=wrapper,
+        wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
     )
 
 
@@ -287,7 +297,29 @@ def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelMode
         if backbone.kind == "pyramid":
             width = tuple(level.shape[0] for level in backbone.levels)
             reader = reader or PackedPyramid(backbone.levels)
-    return assemble(plan.learner, reader, plan.head(width, **plan.head_options))
+    if plan.wrapper and (plan.training.frozen or isinstance(backbone, GivenFeatures)):
+        # Patches of a map are not the maps of patches: they are not magnified, and each knows its surroundings.
+        mend = "set frozen=false" if plan.training.frozen else "take a data set of images"
+        raise CmlBenchError(f"wrap={plan.method.wrap} cuts images, and here the model reads features: {mend}")
+    return build_model(plan, reader, width)
+
+
+def build_model(plan: Plan, backbone: nn.Module | None, width: int | tuple[int, ...]) -> MultiLabelModel:
+    """Return the model, in its wrapper if there is one.
+
+    Args:
+        plan: The resolved job.
+        backbone: Images to features; None where the inputs are features.
+        width: Width of the features, or widths of a pyramid's maps.
+    """
+
+    def make_head() -> Head:
+        return plan.head(width, **plan.head_options)
+
+    model = assemble(plan.learner, backbone, make_head())
+    if plan.wrapper:
+        model.wrap(plan.wrapper(**plan.wrapper_options), make_head)
+    return model
 
 
 def assemble(learner: Any, backbone: nn.Module | None, head: Head) -> MultiLabelModel:

@@ -316,3 +316,16 @@ def test_a_failure_stands_with_the_data_it_was_about(tmp_path: Path) -> None:
         (False, 1),
         (True, 1),
     ]
+
+
+def test_a_wrapper_has_a_column_where_there_is_one(tmp_path: Path) -> None:
+    plain, wrapped = result("naive", 0, 0.5), result("naive wrap=pat", 0, 0.6)
+    table = compare(collect(write(tmp_path / "plain", plain)), METRICS)
+    assert "wrap" not in to_markdown(table).splitlines()[2]
+    wrapped["method"]["wrap"] = "pat"
+    table = compare(collect(write(tmp_path / "both", plain, wrapped)), METRICS)
+    heads, _, *lines = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in to_markdown(table).splitlines()[2:6]
+    )
+    column = heads.index("wrap")
+    assert [line[column] for line in lines] == ["pat", ""]

@@ -94,7 +94,7 @@ class PromptedModel(MultiLabelModel):
             self.growth.append(self.head.n_labels - known)
             self.prompts.grow()
 
-    def head_output(self, x: Tensor) -> HeadOutput:
+    def read(self, x: Tensor) -> HeadOutput:
         """Return what the head says of images (B, 3, H, W), each label read from its own lane if there are several."""
         features, loss = self.prompts(self.backbone, x)
         self.prompt_loss = loss
