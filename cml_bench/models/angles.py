@@ -38,8 +38,8 @@ def head_angles(head: Head, output: HeadOutput) -> Tensor | None:
 def angle_law(labels: int) -> float:
     """Return ``arccos(1 / sqrt(M))`` in degrees: how far one feature stays from each of M orthonormal rows.
 
-    One shared feature of fixed length that minimises the logistic loss of M present labels ends at this angle to every
-    row; a feature of a label's own can reach 0 (or 180 for an absent one).
+    One shared feature of fixed length that minimises the logistic loss over M labels ends at this angle to the row of
+    each present one, and at 180 degrees minus it to that of each absent one; a feature of a label's own can reach 0.
 
     Source: "Deep label-specific feature learning", arXiv 2212.01461.
 
