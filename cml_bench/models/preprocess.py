@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import RandAugment, RandomErasing
 from torchvision.transforms.v2 import functional as F
 
 
@@ -83,3 +85,54 @@ class TrainTransform(EvalTransform):
         top, left = round(down * (height - crop_height)), round(right * (width - crop_width))
         crop = self._resize(image[:, top : top + crop_height, left : left + crop_width].float())
         return self._normalise(F.horizontal_flip(crop) if self._flip and mirror < 0.5 else crop)
+
+
+class StrongTransform(EvalTransform):
+    """Squash the whole image to a square, RandAugment it, perhaps mirror it, normalise it, cut a square out.
+
+    RandAugment as torchvision has it (two operations of magnitude 9; Cubuk et al. 2020, arXiv 1909.13719). The square
+    of Cutout (arXiv 1708.04552) has half the side of the image and the mean colour; departure: it lies within the
+    image. Draws come from the generator given, never from torch's global one.
+
+    Args:
+        size: Side of the square in pixels.
+        mean: Per-channel mean of images in [0, 1].
+        std: Per-channel standard deviation.
+        generator: Source of the random draws.
+        flip: Mirror every second image on average; leave it off where left and right differ in meaning (digits).
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        generator: torch.Generator,
+        *,
+        flip: bool = True,
+    ) -> None:
+        super().__init__(size, mean, std)
+        self._generator = generator
+        self._flip = flip
+        self._augment = RandAugment()
+        self._cut_out = RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), value=0)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the float32 (3, size, size) augmented input of a backbone for a uint8 (3, H, W) image."""
+        with _lent(self._generator):
+            augmented = self._augment(self._resize(image))
+            mirrored = F.horizontal_flip(augmented) if self._flip and torch.rand(()) < 0.5 else augmented
+            cut: Tensor = self._cut_out(self._normalise(mirrored.float()))
+            return cut
+
+
+@contextmanager
+def _lent(generator: torch.Generator) -> Iterator[None]:
+    """Lend the place of torch's global generator, from which torchvision draws, to a private one."""
+    state = torch.random.get_rng_state()
+    torch.random.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.random.get_rng_state())
+        torch.random.set_rng_state(state)

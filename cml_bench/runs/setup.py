@@ -24,7 +24,7 @@ from cml_bench.models.backbones import Backbone, build_backbone
 from cml_bench.models.features import extract_features
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.models.preprocess import EvalTransform, TrainTransform
+from cml_bench.models.preprocess import EvalTransform, StrongTransform, TrainTransform
 from cml_bench.models.pyramid import PackedPyramid
 from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, convert
@@ -278,9 +278,8 @@ def _split_inputs(
     training = None
     if config.augment and source.split == "train":
         generator = private_generator(seed, "augmentation")
-        training = TrainTransform(
-            backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip
-        )
+        kind = StrongTransform if config.augment == "strong" else TrainTransform
+        training = kind(backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip)
     inputs = ImageInputs(source, evaluation, training, config.num_workers)
     size = len(source) * 3 * backbone.image_size**2 * 4
     if training is None and source.image_size is not None and size <= _IN_MEMORY_BYTES:

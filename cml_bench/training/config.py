@@ -22,7 +22,8 @@ class TrainingConfig:
         pretrained_on: What the checkpoint was trained on, where the file does not say.
         image_size: Side of the square input in pixels; None for the backbone's own.
         frozen: Train the head alone, on features computed once and cached.
-        augment: Random resized crops (and flips, see ``flip``) in training; not with ``frozen``.
+        augment: Random resized crops (and flips, see ``flip``) in training; ``strong`` for RandAugment and Cutout (and
+            flips) of the whole image instead; not with ``frozen``.
         flip: Whether a mirrored image keeps its labels.
         epochs: Passes over each experience.
         batch_size: Images of the stream a step.
@@ -41,7 +42,7 @@ class TrainingConfig:
     pretrained_on: str | None = None
     image_size: int | None = None
     frozen: bool = False
-    augment: bool = False
+    augment: bool | Literal["strong"] = False
     flip: bool = True
     epochs: int = 10
     batch_size: int = 64

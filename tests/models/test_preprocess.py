@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cml_bench.models.preprocess import EvalTransform, TrainTransform
+from cml_bench.models.preprocess import EvalTransform, StrongTransform, TrainTransform
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -75,3 +75,61 @@ def test_odd_shapes_come_out_square(shape):
     for out in (EvalTransform(8, MEAN, STD)(image), transform(image)):
         assert out.shape == (3, 8, 8)
         assert torch.allclose(unnormalise(out), torch.tensor(128 / 255), atol=1e-5)
+
+
+def strong(seed=0, size=16, **options):
+    return StrongTransform(size, MEAN, STD, torch.Generator().manual_seed(seed), **options)
+
+
+def test_strong_draws_come_from_its_generator(photo):
+    state = torch.random.get_rng_state()
+    one, other = strong(5), strong(5)
+    assert all(torch.equal(one(photo), other(photo)) for _ in range(10))
+    assert not torch.equal(one(photo), one(photo))
+    assert not torch.equal(one(photo), strong(6)(photo))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)
+    again = strong(5)
+    for _ in range(10):
+        again(photo)
+    assert torch.equal(again(photo), other(photo)), "what is drawn elsewhere makes a difference"
+
+
+def test_cutout_has_half_the_side_and_the_mean_colour():
+    image = torch.full((3, 40, 60), 255, dtype=torch.uint8)
+    places = set()
+    for seed in range(40):
+        hole = (strong(seed)(image) == 0).all(dim=0)
+        rows, columns = hole.any(dim=1).nonzero().flatten(), hole.any(dim=0).nonzero().flatten()
+        assert hole.sum() >= 64
+        places.add((int(rows[0]), int(columns[0])))
+    assert len(places) > 10
+
+
+def test_strong_keeps_the_whole_image_but_the_cutout(photo):
+    """Without operations and mirror, it is the evaluation transform with a square cut out."""
+    transform = strong(flip=False)
+    transform._augment = lambda image: image
+    out, whole = transform(photo), EvalTransform(16, MEAN, STD)(photo)
+    hole = (out == 0).all(dim=0)
+    assert hole.sum() == 64
+    # The strong one resizes to whole numbers.
+    assert float((unnormalise(out) - unnormalise(whole))[:, ~hole].abs().max()) < 1 / 255
+
+
+def test_strong_mirrors_half_of_them():
+    ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
+
+    def leans_right(flip):
+        transform = strong(flip=flip)
+        transform._augment, transform._cut_out = lambda image: image, lambda image: image
+        return [bool((out := transform(ramp))[0, 0, -1] > out[0, 0, 0]) for _ in range(200)]
+
+    assert all(leans_right(False))
+    assert 60 < sum(leans_right(True)) < 140
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 1, 50), (3, 500, 3)])
+def test_strong_makes_odd_shapes_square(shape):
+    image = torch.full(shape, 128, dtype=torch.uint8)
+    assert strong(size=8)(image).shape == (3, 8, 8)
