@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
-from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.events import CheckpointEvery
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_models
 from cml_bench.runs.results import result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
@@ -28,6 +29,8 @@ def run(
     class_orders: int | Iterable[str] = 1,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
+    checkpoint_every: CheckpointEvery = "experience",
+    save_models: bool = False,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
@@ -41,8 +44,12 @@ def run(
         results: Folder for result files.
         workers: Jobs at once; None for one a core, or 1 with a GPU. More than one start processes, so a script must
             call this under ``if __name__ == "__main__"``.
+        checkpoint_every: ``experience`` for jobs that can be stopped at any time and go on after the last experience
+            learnt, with the same predictions to the bit; ``never`` for jobs that start anew.
+        save_models: Keep the model after each experience beside its result, for ``explain``.
         console: Where to show progress; None for nowhere.
-        **options: Options of the benchmark and training settings.
+        **options: Options of the benchmark and training settings; ``federated="clients=5 rounds=3"`` for clients in
+            place of one learner.
 
     Raises:
         CmlBenchError: If the input is bad, or jobs failed; finished results are kept.
@@ -54,7 +61,7 @@ def run(
         parse_seeds(_listed(seeds)),
         [f"{key}={as_text(value)}" for key, value in options.items()],
     )
-    return run_jobs(jobs, Path(results), workers, console)
+    return run_jobs(with_models(jobs, save_models), Path(results), workers, console, checkpoint_every)
 
 
 def sweep(
@@ -62,12 +69,15 @@ def sweep(
     *,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
+    checkpoint_every: CheckpointEvery = "experience",
+    save_models: bool = False,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
     """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest."""
     given = [f"{key}={as_text(value)}" for key, value in options.items()]
-    return run_jobs(read_suite(Path(suite), given).jobs, Path(results), workers, console)
+    jobs = with_models(read_suite(Path(suite), given).jobs, save_models)
+    return run_jobs(jobs, Path(results), workers, console, checkpoint_every)
 
 
 def compare(results: Path | str = DEFAULT_RESULTS, metrics: Sequence[str] | None = None) -> ComparisonTable:
@@ -87,7 +97,11 @@ def default_methods(benchmark: str) -> Sequence[str]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], results: Path, workers: int | None = None, console: Console | None = None
+    jobs: Sequence[Job],
+    results: Path,
+    workers: int | None = None,
+    console: Console | None = None,
+    checkpoint_every: CheckpointEvery = "experience",
 ) -> ComparisonTable:
     """Run the jobs that have no result yet and return the table of all of them.
 
@@ -120,7 +134,7 @@ def run_jobs(
         console.print(f"{len(jobs) - len(missing)} of {_jobs(len(jobs))} done already; {len(missing)} left.")
     if missing:
         with SweepProgress(missing, console) as progress:
-            execute(missing, results, workers=workers, report=progress)
+            execute(missing, results, workers=workers, report=progress, checkpoint_every=checkpoint_every)
     frame = collect(results)
     own = {str(result_path(results, job)) for job in jobs}
     return compare_frame(frame[frame["path"].astype(str).isin(own)])

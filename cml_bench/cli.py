@@ -49,6 +49,24 @@ class Format(str, Enum):
     latex = "latex"
 
 
+class CheckpointEvery(str, Enum):
+    """When running jobs store their state."""
+
+    experience = "experience"
+    never = "never"
+
+
+CheckpointOption = Annotated[
+    CheckpointEvery,
+    typer.Option("--checkpoint-every", help="What a stopped job goes on after; never makes it start anew."),
+]
+
+
+SaveModelsOption = Annotated[
+    bool, typer.Option("--save-models", help="Keep the model after each experience beside its result, for explain.")
+]
+
+
 class StreamFormat(str, Enum):
     """Formats of stream descriptions."""
 
@@ -70,25 +88,32 @@ def run(
     set_: SetOption = None,
     root: Annotated[str | None, typer.Option(help="Data folder; short for --set root=...")] = None,
     annotations: Annotated[str | None, typer.Option(help="Annotation folder; short for --set annotations=...")] = None,
+    federated: Annotated[
+        str | None, typer.Option(help="Clients and rounds: 'clients=5 rounds=3'; short for --set federated=...")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
+    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    save_models: SaveModelsOption = False,
 ) -> None:
     """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
 
-    Runs only what has no result yet: the same command again goes on where it stopped.
+    Runs only what has no result yet: the same command again goes on where it stopped, within a job after the last
+    experience learnt.
     """
     from cml_bench.api import default_methods
     from cml_bench.runs.engines.processes import warm_up
-    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds
+    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_models
 
     # Workers import while this process does; with one worker nothing is forked.
     if workers != 1:
         warm_up()
     options = list(set_ or [])
-    options += [f"{key}={value}" for key, value in (("root", root), ("annotations", annotations)) if value is not None]
+    short = {"root": root, "annotations": annotations, "federated": federated}
+    options += [f"{key}={value}" for key, value in short.items() if value is not None]
     methods = method or default_methods(benchmark)
     jobs = make_jobs([benchmark], methods, parse_class_orders(class_orders), parse_seeds(seeds), options)
-    _execute(jobs, results, workers)
+    _execute(with_models(jobs, save_models), results, workers, checkpoint_every)
 
 
 @app.command()
@@ -97,14 +122,18 @@ def sweep(
     set_: SetOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
+    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    save_models: SaveModelsOption = False,
 ) -> None:
     """Run all jobs of a suite file that have no result yet, then print the tables."""
+    from cml_bench.runs.job import with_models
     from cml_bench.runs.sweep import read_suite
 
-    _execute(read_suite(suite, set_ or []).jobs, results, workers)
+    jobs = with_models(read_suite(suite, set_ or []).jobs, save_models)
+    _execute(jobs, results, workers, checkpoint_every)
 
 
-def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
+def _execute(jobs: Sequence[Job], results: Path, workers: int | None, checkpoint_every: CheckpointEvery) -> None:
     """Run what is missing, with live progress; print the table of these jobs and where the files are."""
     from cml_bench.api import run_jobs
     from cml_bench.report.console import make_console
@@ -112,9 +141,9 @@ def _execute(jobs: Sequence[Job], results: Path, workers: int | None) -> None:
 
     console = make_console()
     try:
-        table = run_jobs(jobs, results, workers, console)
+        table = run_jobs(jobs, results, workers, console, checkpoint_every.value)
     except KeyboardInterrupt:
-        typer.echo("interrupted: finished results are kept; the same command goes on with the rest", err=True)
+        typer.echo("interrupted: finished results are kept; the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     console.print(to_terminal(table, console.width))
     console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
@@ -181,6 +210,40 @@ def describe(
         typer.echo(writer(description))
     if plot is not None:
         description.plot(plot)
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Result (.json) of a job run with --save-models, or a results folder.")],
+    image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],
+    labels: Annotated[
+        str | None, typer.Option(help="Labels, as cat,dog; by default those that the image shows.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Experiences, as 1,3,6, or all; by default when the labels came, and the last.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Picture to draw: a .png, .pdf or .svg file.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Where data or weights lie now: root=..., checkpoint=...; repeat it."),
+    ] = None,
+) -> None:
+    """Draw where each label looks in an image, after its experience and after later ones."""
+    from cml_bench.report.explain import explain as explain_run
+    from cml_bench.report.stream_plot import check_suffix
+
+    output = output or Path(f"explain_{Path(image).stem}.png")
+    check_suffix(output)
+    explanation = explain_run(
+        run,
+        image,
+        labels=labels.split(",") if labels else None,
+        after=None if after is None else after if after == "all" else after.split(","),
+        options=set_,
+    )
+    explanation.draw(output)
+    typer.echo(explanation.table().to_string(index=False))
+    typer.echo(f"picture: {output}")
 
 
 @app.command(name="list")

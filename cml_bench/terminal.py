@@ -62,6 +62,8 @@ class SweepProgress:
             self._lines[event.job] = self._bars.add_task(f"  {name}", total=1.0, state="loading")
         elif event.kind == "phase":
             self._bars.update(self._lines[event.job], state=event.message)
+        elif event.kind == "note":
+            self.console.print(f"{name}: {event.message}", markup=False, style="yellow")
         elif event.kind == "epoch":
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
             state = f"experience {event.experience + 1}, epoch {event.epoch}{loss}"

@@ -23,7 +23,7 @@ from cml_bench.testing_outcome import (
     require_exemptions,
     run_checks,
 )
-from cml_bench.testing_trial import MEMORY_SIZE, Case, Trial, require_learnt, try_out
+from cml_bench.testing_trial import MEMORY_SIZE, Case, Trial, interrupted, require_learnt, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = [
@@ -198,6 +198,13 @@ def _both_heads(case: Case) -> str:
     return f"runs with head={' and head='.join(heads)}"
 
 
+def _resumes_exactly(case: Case) -> str:
+    """Interrupted after every experience and started again each time, a run gives the same logits, bit for bit."""
+    lost = "logits after experience {} differ if the run is interrupted before it: keep state in attributes alone"
+    _require_same(case.base, interrupted(case.plan), lost)
+    return f"{len(case.base.logits) - 1} interruptions change no bit"
+
+
 def _cost_reported(case: Case) -> str:
     """Seconds, peak memory and parameters of the run are there."""
     meter, size = case.base.meter, case.base.sizes[-1][1]
@@ -210,7 +217,7 @@ CHECKS = named(
     *(_metadata, _config_round_trip, _runs, _learns, _same_seed_same_result, _different_seed_differs),
     *(_global_rng_untouched, _unknown_entries_unread, _future_labels, _memory_within_budget),
     *(_memory_labels_as_stored, _evaluation_changes_nothing, _grows_once_per_experience),
-    *(_no_positives_in_batch, _both_heads, _cost_reported),
+    *(_no_positives_in_batch, _both_heads, _resumes_exactly, _cost_reported),
 )
 """Name of each check of a strategy to the function that makes it; the docstring says what it demands."""
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,10 @@ from cml_bench.labels import PRESENT, is_known
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
+from cml_bench.runs.checkpoint import Checkpoints
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.isolation import isolated
-from cml_bench.runs.learn import learn, predict
+from cml_bench.runs.learn import Course, predict
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.runs.setup import Plan, build_model, plan_method
 from cml_bench.streams.builder import MultiLabelScenario
@@ -112,6 +115,7 @@ class Trial:
         sizes: After each experience, the number of parameters before and after evaluation.
         head_labels: After each experience, the labels of the head.
         drawn_from: Global generators that moved during the run.
+        notes: What a user would have been told.
     """
 
     scenario: MultiLabelScenario
@@ -122,6 +126,7 @@ class Trial:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     head_labels: list[tuple[str, ...]] = field(default_factory=list)
     drawn_from: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     def differs_from(self, other: Trial) -> int | None:
         """Return the first experience after which a bit of the logits differs, of the experiences that both have."""
@@ -130,7 +135,12 @@ class Trial:
 
 
 def try_out(
-    plan: Plan, *, scenario: MultiLabelScenario | None = None, seed: int = 0, extra_evaluations: bool = False
+    plan: Plan,
+    *,
+    scenario: MultiLabelScenario | None = None,
+    seed: int = 0,
+    extra_evaluations: bool = False,
+    checkpoints: Path | None = None,
 ) -> Trial:
     """Run a method on the toy stream.
 
@@ -139,6 +149,7 @@ def try_out(
         scenario: A stream that was tampered with; None for a fresh one.
         seed: Seed of the run.
         extra_evaluations: Evaluate the whole test stream, future experiences included, once more after each experience.
+        checkpoints: Folder to go on from; the run stops after the next experience, as if it was interrupted there.
     """
     scenario = scenario or toy_scenario()
     trial = Trial(scenario, Watcher(scenario), CostMeter())
@@ -153,11 +164,13 @@ def try_out(
         model, criterion = model.to(plan.training.device), criterion.to(plan.training.device)
         before = _generator_states()
         run = RunContext(seed, plan.training, model, criterion, scenario.oracle)
-        steps = learn(plan, run, scenario, [recorder, trial.watcher])
-        for t in count():
+        course = Course(plan, run, scenario, [recorder, trial.watcher])
+        stored = Checkpoints(checkpoints, {}, trial.notes.append) if checkpoints else None
+        past = stored.resume(course, trial.meter) if stored else []
+        for t in count(len(past)):
             trial.watcher.experience = t
             with trial.meter.phase("training"):
-                learner = next(steps, None)
+                learner = next(course, None)
             if learner is None:
                 break
             trial.learner = learner
@@ -171,8 +184,28 @@ def try_out(
                 with isolated(seed, plan.training.threads):
                     learner.eval(scenario.test_stream)
             trial.sizes.append((size, _size(model)))
+            if stored:
+                stored.keep(course, [*past, trial.logits[-1].half().numpy()], trial.meter)
+                break
         after = _generator_states()
         trial.drawn_from = tuple(name for name in before if before[name] != after[name])
+    return trial
+
+
+def interrupted(plan: Plan) -> Trial:
+    """Run a method that is interrupted after every experience, each time going on from its checkpoint.
+
+    Returns:
+        The last run, with the logits of all.
+    """
+    logits: list[Tensor] = []
+    with TemporaryDirectory() as folder:
+        for t in range(len(toy_scenario().n_seen)):
+            trial = try_out(plan, checkpoints=Path(folder))
+            went_on = any(Path(folder).glob(f"{t + 1:04d}-*"))
+            require(went_on, f"after experience {t} the run {' and '.join(trial.notes) or 'leaves no checkpoint'}")
+            logits += trial.logits
+    trial.logits = logits
     return trial
 
 

@@ -1,9 +1,13 @@
-"""Signs of life that running jobs send."""
+"""What is said to running jobs, and the signs of life that they send."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+CheckpointEvery = Literal["experience", "never"]
+"""An option: when a running job stores its state."""
 
 
 @dataclass(frozen=True)
@@ -12,8 +16,8 @@ class Event:
 
     Attributes:
         job: Index of the job in its sweep.
-        kind: ``start``, ``phase``, ``epoch``, ``done`` or ``failed``.
-        message: The phase's name, the error's sentence, or the main figure.
+        kind: ``start``, ``phase``, ``epoch``, ``note``, ``done`` or ``failed``.
+        message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
         epoch: Epochs of it that are done.
         loss: Mean loss of the last epoch.

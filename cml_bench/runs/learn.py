@@ -18,13 +18,12 @@ from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
+from cml_bench.training.state import LearnerState, Stored
 from cml_bench.training.strategy import Strategy
 
 
-def learn(
-    plan: Plan, run: RunContext, scenario: MultiLabelScenario, extra: Sequence[SupervisedPlugin]
-) -> Iterator[BaseSGDTemplate[Any, Any, Any]]:
-    """Train on the stream and give the learner out after each experience; it goes on when the next one is asked for.
+class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
+    """Trains on the stream and gives the learner out after each experience; goes on when asked for the next one.
 
     Args:
         plan: The resolved method.
@@ -34,32 +33,60 @@ def learn(
 
     Raises:
         CmlBenchError: If the strategy's curriculum does not yield one item for each experience.
+
+    Attributes:
+        learner: The Avalanche strategy object.
     """
-    groups = _experiences(scenario)
-    first = next(groups)
-    # The optimiser needs a parameter to start with, and a linear head without labels has none.
-    run.model.train()
-    run.model.adaptation(first[0])
-    learner = make_learner(plan, run, list(extra))
-    stream = chain([first], groups)
-    curriculum = plan.learner.curriculum(stream, run) if isinstance(plan.learner, Strategy) else stream
-    done, expected = 0, len(scenario.n_seen)
-    for chunks in curriculum:
-        if done == expected:
-            raise _uneven(plan, f"more than {expected}", expected)
-        for experience in chunks:
-            learner.train(experience, eval_streams=[])
-        done += 1
-        yield learner
-    if done < expected:
-        raise _uneven(plan, str(done), expected)
 
+    def __init__(
+        self, plan: Plan, run: RunContext, scenario: MultiLabelScenario, extra: Sequence[SupervisedPlugin]
+    ) -> None:
+        groups = _experiences(scenario)
+        first = next(groups)
+        # The optimiser needs a parameter to start with, and a linear head without labels has none.
+        run.model.train()
+        run.model.adaptation(first[0])
+        self.learner = make_learner(plan, run, list(extra))
+        self._state = LearnerState(self.learner, run, scenario, extra)
+        self._name, self._expected, self._done = plan.method.strategy, len(scenario.n_seen), 0
+        stream = chain([first], groups)
+        self._curriculum = iter(plan.learner.curriculum(stream, run) if isinstance(plan.learner, Strategy) else stream)
 
-def _uneven(plan: Plan, count: str, expected: int) -> CmlBenchError:
-    return CmlBenchError(
-        f"strategy {plan.method.strategy} yielded {count} items for {expected} experiences: its curriculum must yield "
-        "one for each"
-    )
+    def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
+        """Learn the next experience."""
+        for experience in self._advance():
+            self.learner.train(experience, eval_streams=[])
+        # Every step clears gradients before it computes its own; the last ones would only fill checkpoints.
+        self.learner.optimizer.zero_grad()
+        return self.learner
+
+    def _advance(self) -> Sequence[DatasetExperience]:
+        """Return what to train on next."""
+        chunks = next(self._curriculum, None)
+        if chunks is None and self._done == self._expected:
+            raise StopIteration
+        if chunks is None or self._done == self._expected:
+            count = str(self._done) if chunks is None else f"more than {self._expected}"
+            raise CmlBenchError(
+                f"strategy {self._name} yielded {count} items for {self._expected} experiences: its curriculum must "
+                "yield one for each"
+            )
+        self._done += 1
+        return chunks
+
+    def store(self) -> Stored:
+        """Return all that the learner knows by now; see ``LearnerState.store``."""
+        return self._state.store()
+
+    def resume(self, stored: Stored, done: int) -> None:
+        """Go on where another course over the same stream was after ``done`` experiences.
+
+        The curriculum is asked for what has been learnt already, without training on it; so it must not look at what
+        training does.
+        """
+        for _ in range(done):
+            self._advance()
+        self._state.restore(stored)
 
 
 def _experiences(scenario: MultiLabelScenario) -> Iterator[Sequence[DatasetExperience]]:
@@ -82,7 +109,7 @@ def predict(
     """Return the (N, n_seen) float32 logits of a split's images, in ascending order of id.
 
     Args:
-        learner: What ``learn`` gave out.
+        learner: What a ``Course`` gave out.
         recorder: One of its plugins.
         scenario: The stream.
         experience: The experience just learnt.

@@ -15,17 +15,27 @@ import torch
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.metrics.evaluate import evaluate
+from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.runs.benchmark import Benchmark, load_sources
+from cml_bench.runs.checkpoint import (
+    Checkpoints,
+    Logits,
+    checkpoint_folder,
+    identity,
+    remove_checkpoints,
+)
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.environment import environment
-from cml_bench.runs.events import Event, Report
+from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import LOCATIONS, Job
-from cml_bench.runs.learn import learn, predict
+from cml_bench.runs.federated import federation_record, make_course
+from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result
 from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
+from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
@@ -39,16 +49,25 @@ class Run:
     predictions: Predictions
 
 
-def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) -> Run:
-    """Train and evaluate one job; writes nothing.
+def run_job(
+    job: Job,
+    *,
+    index: int = 0,
+    report: Report = lambda event: None,
+    checkpoints: Path | None = None,
+    models_beside: Path | None = None,
+) -> Run:
+    """Train and evaluate one job; writes nothing but checkpoints and models.
 
-    (code version, job, thread count) determines the predictions bit for bit on CPU; the process's global generators
-    and thread count are left as they were.
+    (code version, job, thread count) determines the predictions bit for bit on CPU, interrupted or not; the process's
+    global generators and thread count are left as they were.
 
     Args:
         job: What to run.
         index: The job's number in its sweep, passed on to ``report``.
         report: Called with signs of life.
+        checkpoints: Folder of the job's checkpoints, which it goes on from and adds to; None for none.
+        models_beside: Result file that the model after each experience is kept beside; None to keep none.
 
     Raises:
         CmlBenchError: If the input is bad or the loss diverges.
@@ -76,9 +95,19 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
             criterion=resolved.criterion(**resolved.criterion_options).to(resolved.training.device),
             oracle=scenario.oracle,
         )
-        predictions = _record(resolved, run, scenario, meter, index, report)
+        stored = None
+        if checkpoints is not None:
+            # A job that kept no models has none of its first experiences.
+            found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
+            stored = Checkpoints(checkpoints, found, lambda message: report(Event(index, "note", message)))
+        snapshots = Snapshots(models_beside, backbone, model) if models_beside else None
+        predictions = _record(resolved, run, scenario, meter, index, report, stored, snapshots)
         with meter.phase("metrics"):
             metrics = evaluate(predictions)
+            tested = scenario.splits[resolved.benchmark.evaluate_on]
+            if "user" in tested.source.groups:
+                by_user = per_user(predictions, tested.source.groups["user"][tested.rows])
+                metrics = {**metrics, **by_user, "summary": {**metrics["summary"], **by_user["summary"]}}
     result = {
         "schema_version": SCHEMA_VERSION,
         "key": job.key,
@@ -94,18 +123,32 @@ def run_job(job: Job, *, index: int = 0, report: Report = lambda event: None) ->
         "backbone": backbone.record,
         "environment": environment(resolved.training.device),
     }
+    if resolved.training.federated is not None:
+        result["federation"] = federation_record(resolved, scenario)
     return Run(result, predictions)
 
 
-def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = lambda event: None) -> dict[str, Any]:
+def run_and_store(
+    job: Job,
+    results: Path,
+    *,
+    index: int = 0,
+    report: Report = lambda event: None,
+    checkpoint_every: CheckpointEvery = "experience",
+) -> dict[str, Any]:
     """Run a job and write its files; a failure is a result too, with its sentence.
+
+    A job that was stopped goes on from its last checkpoint, which lies beside the result until that is written.
 
     Returns:
         The result as written.
     """
     path = result_path(results, job)
+    folder = checkpoint_folder(path)
     try:
-        made = run_job(job, index=index, report=report)
+        checkpoints = folder if checkpoint_every == "experience" else None
+        models_beside = path if job.save_models else None
+        made = run_job(job, index=index, report=report, checkpoints=checkpoints, models_beside=models_beside)
         made.predictions.save(path.with_suffix(".npz"))
         result = made.result
     except Exception as error:
@@ -121,6 +164,8 @@ def run_and_store(job: Job, results: Path, *, index: int = 0, report: Report = l
             "data": _data_of(job),
         }
     write_result(path, result)
+    if result["status"] == "ok":
+        remove_checkpoints(folder)
     # Only now: what is reported as done must survive an interruption.
     status = Event(index, "done", fraction=1.0) if result["status"] == "ok" else Event(index, "failed", result["error"])
     report(status)
@@ -134,28 +179,33 @@ def _record(
     meter: CostMeter,
     index: int,
     report: Report,
+    checkpoints: Checkpoints | None,
+    snapshots: Snapshots | None,
 ) -> Predictions:
     """Train on the stream and record the logits of the evaluation images after each experience."""
     recorder = LogitRecorder()
     reporter = EpochReporter(report, index, len(scenario.n_seen))
-    steps = learn(resolved, run, scenario, [recorder, reporter])
-    logits: list[np.ndarray[Any, np.dtype[np.float16]]] = []
-    for t in itertools.count():
+    course = make_course(resolved, run, scenario, [recorder, reporter])
+    logits: list[Logits] = checkpoints.resume(course, meter) if checkpoints else []
+    for t in itertools.count(len(logits)):
         reporter.experience = t
         with meter.phase("training"):
-            learner = next(steps, None)
+            learner = next(course, None)
         if learner is None:
             break
         with meter.phase("evaluation"):
             # float16 ends at 65504.
             bounded = predict(learner, recorder, scenario, t, resolved.benchmark.evaluate_on).clamp(-60000, 60000)
             logits.append(bounded.to(torch.float16).numpy())
+        if snapshots:
+            snapshots.keep(t, learner.model)
+        # After the last one the result itself is about to be written.
+        if checkpoints and t + 1 < len(scenario.n_seen):
+            checkpoints.keep(course, logits, meter)
     return _predictions(scenario, resolved.benchmark.evaluate_on, logits)
 
 
-def _predictions(
-    scenario: MultiLabelScenario, split: str, logits: list[np.ndarray[Any, np.dtype[np.float16]]]
-) -> Predictions:
+def _predictions(scenario: MultiLabelScenario, split: str, logits: list[Logits]) -> Predictions:
     part = scenario.splits[split]
     rows = part.rows
     return Predictions(

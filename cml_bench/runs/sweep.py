@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.options import as_text, parse_pairs
-from cml_bench.runs.events import Report
+from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
 from cml_bench.runs.results import is_done
 
@@ -20,7 +21,14 @@ def missing_jobs(jobs: Sequence[Job], results: Path) -> list[Job]:
     return [job for job in jobs if not is_done(results, job)]
 
 
-def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: Report) -> None:
+def execute(
+    jobs: Sequence[Job],
+    results: Path,
+    *,
+    workers: int | None,
+    report: Report,
+    checkpoint_every: CheckpointEvery = "experience",
+) -> None:
     """Run jobs, several at once if there are cores for them.
 
     Args:
@@ -28,6 +36,7 @@ def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: 
         results: Results folder.
         workers: Processes; 1 runs in this process, None takes one a core (or 1 where a GPU is used).
         report: Called with the jobs' events.
+        checkpoint_every: When running jobs store their state.
     """
     _check_writable(results)
     if workers is None:
@@ -39,11 +48,11 @@ def execute(jobs: Sequence[Job], results: Path, *, workers: int | None, report: 
     if workers > 1:
         from cml_bench.runs.engines import processes
 
-        processes.execute(jobs, results, report, workers)
+        processes.execute(jobs, results, report, workers, checkpoint_every)
     else:
         from cml_bench.runs.engines import serial
 
-        serial.execute(jobs, results, report)
+        serial.execute(jobs, results, report, checkpoint_every)
 
 
 def _check_writable(results: Path) -> None:
@@ -70,14 +79,16 @@ class Suite:
     jobs: tuple[Job, ...]
 
 
-_SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set")
+_SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set", "vary")
 
 
 def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     """Read a suite file.
 
     Keys: ``benchmarks`` and ``methods`` (lists), ``class_orders`` and ``seeds`` (a count or a list, default 1), ``set``
-    (options of benchmark and training), ``title``.
+    (options of benchmark and training), ``vary`` (options with a list of values each, of which every combination is a
+    table), ``title``. An item of ``methods`` is a method, or a mapping that crosses lists, as in
+    ``{strategy: [naive, er], head: [linear, dlfl], loss: [bce, asl]}``.
 
     Args:
         path: YAML file.
@@ -101,26 +112,54 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     for key in content:
         if key not in _SUITE_KEYS:
             raise CmlBenchError(f"suite {path} has no key {key!r}: {suggest(str(key), _SUITE_KEYS)}")
-    names, methods = (_strings(content, key, path) for key in ("benchmarks", "methods"))
-    given, settings = dict(parse_pairs(options)), content.get("set") or {}
+    names, methods = _strings(content.get("benchmarks"), "benchmarks", path), _methods(content.get("methods"), path)
+    given, settings, varied = dict(parse_pairs(options)), content.get("set") or {}, content.get("vary") or {}
     if not isinstance(settings, dict):
         raise CmlBenchError(f"suite {path} needs key: value pairs under 'set', not {settings!r}")
-    shared = {str(key): as_text(value) for key, value in settings.items()}
-    jobs = make_jobs(
-        names,
-        methods,
-        parse_class_orders(_joined(content.get("class_orders", 1))),
-        parse_seeds(_joined(content.get("seeds", 1))),
-        [f"{key}={value}" for key, value in {**shared, **given}.items()],
-    )
+    if isinstance(varied, dict):
+        varied = {key: values for key, values in varied.items() if key not in given}
+    jobs: list[Job] = []
+    for combination in _product(varied, "vary", path):
+        shared = {str(key): as_text(value) for key, value in {**settings, **combination}.items()}
+        jobs += make_jobs(
+            names,
+            methods,
+            parse_class_orders(_joined(content.get("class_orders", 1))),
+            parse_seeds(_joined(content.get("seeds", 1))),
+            [f"{key}={value}" for key, value in {**shared, **given}.items()],
+        )
     return Suite(str(content.get("title", path.stem)), tuple(jobs))
 
 
-def _strings(content: dict[str, Any], key: str, path: Path) -> list[str]:
-    values = content.get(key)
+def _strings(values: object, key: str, path: Path) -> list[str]:
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
         raise CmlBenchError(f"suite {path} needs a list of names under {key!r}, not {values!r}")
     return values
+
+
+def _methods(items: object, path: Path) -> list[str]:
+    """Return method specifications; a mapping among them stands for all combinations of its lists."""
+    if not isinstance(items, list):
+        return _strings(items, "methods", path)
+    found: list[str] = []
+    for item in items:
+        if isinstance(item, dict):
+            for choice in _product(item, "methods", path):
+                strategy = choice.pop("strategy", None)
+                if strategy is None:
+                    raise CmlBenchError(f"suite {path} crosses {item!r} without 'strategy': add strategy: [naive], say")
+                found.append(" ".join([strategy, *(f"{key}={shlex.quote(value)}" for key, value in choice.items())]))
+        else:
+            found.append(item)
+    return _strings(found, "methods", path)
+
+
+def _product(lists: object, key: str, path: Path) -> list[dict[str, str]]:
+    """Return every combination of one value a key."""
+    if not isinstance(lists, dict) or not all(isinstance(values, list) and values for values in lists.values()):
+        raise CmlBenchError(f"suite {path} needs a list of values for every key under {key!r}, not {lists!r}")
+    texts = [[as_text(value) for value in values] for values in lists.values()]
+    return [dict(zip(map(str, lists), values, strict=True)) for values in itertools.product(*texts)]
 
 
 def _joined(value: object) -> str:

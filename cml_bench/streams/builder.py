@@ -89,6 +89,8 @@ class MultiLabelScenario(CLScenario):
         n_seen: Labels seen after each experience.
         protocol: The field's name of the division, e.g. ``"B0-C10"``.
         test_rule: Which images are tested (``metrics.predictions.TEST_RULES``).
+        record: What the annotator wrote of every training image, where later labels count as annotated from the start;
+            else None. See ``LabelMatrix``.
         splits: ``"train"``, ``"test"`` and, with a validation split, ``"valid"``.
         unassigned: Per split, how many images are in no experience (they show no label, are not listed, do not reach
             the annotator, or are held out).
@@ -112,7 +114,7 @@ class MultiLabelScenario(CLScenario):
         self.protocol = protocol_name(np.diff(n_seen, prepend=0).tolist())
         self.test_rule = test_rule
         self.splits = splits
-        self._record = record
+        self.record = record
         self.unassigned = {name: len(split.source) - len(split.rows) for name, split in splits.items()}
 
     def evaluation_experience(self, experience: int, split: str = "test") -> DatasetExperience:
@@ -136,7 +138,7 @@ class MultiLabelScenario(CLScenario):
         """
         rows = dataset.sample_ids.data
         truth = torch.from_numpy(self.splits["train"].true_labels(rows.numpy(), len(names)))
-        matrix = LabelMatrix(truth, names, dataset.labels.first_new, self._record)
+        matrix = LabelMatrix(truth, names, dataset.labels.first_new, self.record)
         return MultiLabelDataset.from_rows(dataset.inputs, rows, matrix)
 
 

@@ -72,5 +72,5 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
         """Stop listening, and copy the model at the end of an experience."""
         assert self._hook is not None
         self._hook.remove()
-        self._seen = None
+        self._hook = self._seen = None
         super().after_training_exp(strategy, **kwargs)

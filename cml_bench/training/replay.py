@@ -131,6 +131,8 @@ class MemoryPlugin(SupervisedPlugin):
         if not self.shows_batches(strategy):
             self.buffer.post_adapt(strategy, strategy.experience)
         look(self.reader, strategy, self.buffer.buffer)
+        # A batch of images is nothing to keep; a checkpoint would hold it.
+        self.__dict__.pop("fresh", None)
 
     def _read(self, strategy: Any) -> None:
         if len(self.buffer.buffer):

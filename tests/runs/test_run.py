@@ -98,7 +98,12 @@ def test_a_result_holds_all_that_is_promised(small_jobs: Any, tmp_path: Path) ->
     assert result["job"]["resolved"]["training"]["epochs"] == 1
     assert result["job"]["resolved"]["benchmark"]["increment"] == 5
     assert result["job"]["seed"] == 0
-    assert result["method"]["options"] == {"memory_size": 20, "replay_batch_size": None, "relabel": "as_stored"}
+    assert result["method"]["options"] == {
+        "memory_size": 20,
+        "replay_batch_size": None,
+        "relabel": "as_stored",
+        "store": "ids",
+    }
     assert (result["method"]["head"], result["method"]["loss"]) == ("dlfl", "ASL")
     assert result["environment"]["packages"]["torch"]
     assert result["environment"]["code_version"]
@@ -137,7 +142,7 @@ def test_a_result_is_its_predictions(small_jobs: Any, tmp_path: Path) -> None:
 def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
     """Replayed by hand through the pieces of the run: the last model's logits on each image of the test set."""
     from cml_bench.runs.isolation import isolated
-    from cml_bench.runs.learn import learn
+    from cml_bench.runs.learn import Course
     from cml_bench.runs.setup import make_backbone, make_inputs, make_model, plan
     from cml_bench.training.context import RunContext
 
@@ -151,7 +156,7 @@ def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
         scenario = resolved.benchmark.build(train_inputs=train, test_inputs=test)
         model = make_model(resolved, backbone)
         run = RunContext(job.seed, resolved.training, model, resolved.criterion(), scenario.oracle)
-        for _ in learn(resolved, run, scenario, []):
+        for _ in Course(resolved, run, scenario, []):
             pass
         model.eval()
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_killed_worker_loses_nothing_that_is_done(small_jobs: Any, tmp_path: P
 
 def test_workers_are_never_more_than_jobs(small_jobs: Any, tmp_path: Path, monkeypatch: Any) -> None:
     used = []
-    monkeypatch.setattr(serial, "execute", lambda jobs, results, report: used.append(len(jobs)))
+    monkeypatch.setattr(serial, "execute", lambda jobs, *_: used.append(len(jobs)))
     execute(small_jobs(), tmp_path, workers=8, report=lambda event: None)
     execute(small_jobs(device="cuda") * 3, tmp_path, workers=None, report=lambda event: None)
     assert used == [1, 3]
@@ -214,6 +215,33 @@ def test_counts_and_defaults(tmp_path: Path) -> None:
         ("random:1", 1),
     ]
     assert len(read_suite(suite(tmp_path, "benchmarks: [digits]\nmethods: [naive]\n")).jobs) == 1
+
+
+def test_a_mapping_crosses_methods_and_vary_crosses_tables(tmp_path: Path) -> None:
+    text = """
+        benchmarks: [digits]
+        methods:
+          - joint
+          - {strategy: [naive, er memory_size=20], head: [linear, dlfl], loss: [bce, "clml+asl reduction=sum"]}
+        set: {epochs: 1}
+        vary:
+          regime: [full, missing_positives rate=0.6]
+          increment: [2, 5]
+    """
+    made = read_suite(suite(tmp_path, textwrap.dedent(text)))
+    methods = {"joint"} | {
+        f"{strategy} head={head} loss={loss}{size}"
+        for strategy, size in (("naive", ""), ("er", " memory_size=20"))
+        for head in ("linear", "dlfl")
+        for loss in ("bce", "clml loss.base='asl reduction=sum'")
+    }
+    assert {job.method for job in made.jobs} == methods
+    assert len(made.jobs) == len(set(made.jobs)) == 9 * 4
+    assert {tuple(value for _, value in sorted(job.options)) for job in made.jobs} == {
+        ("1", increment, regime) for increment in ("2", "5") for regime in ("full", "missing_positives rate=0.6")
+    }
+    narrowed = read_suite(suite(tmp_path, textwrap.dedent(text)), ["regime=full"])
+    assert len(narrowed.jobs) == len(set(narrowed.jobs)) == 9 * 2
 
 
 @pytest.mark.parametrize(

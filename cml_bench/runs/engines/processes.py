@@ -14,7 +14,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.events import Event, Report
+from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
 _events: Queue[Event | None]
@@ -26,7 +26,13 @@ def warm_up() -> None:
     forkserver.ensure_running()
 
 
-def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) -> None:
+def execute(
+    jobs: Sequence[Job],
+    results: Path,
+    report: Report,
+    workers: int,
+    checkpoint_every: CheckpointEvery = "experience",
+) -> None:
     """Run jobs in a pool of processes; each result is written as soon as it is there.
 
     The same job gives the same result as in the serial engine: a job shares nothing with its neighbours.
@@ -36,6 +42,7 @@ def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) ->
         results: Results folder.
         report: Called in this process with the events of all jobs.
         workers: Number of processes.
+        checkpoint_every: When running jobs store their state.
 
     Raises:
         CmlBenchError: If a worker was killed; finished results are kept.
@@ -54,7 +61,7 @@ def execute(jobs: Sequence[Job], results: Path, report: Report, workers: int) ->
                 "the worker processes did not start: a script that runs several at once must do so under "
                 "if __name__ == '__main__', or with workers=1"
             ) from None
-        futures = [pool.submit(_work, job, results, index) for index, job in enumerate(jobs)]
+        futures = [pool.submit(_work, job, results, index, checkpoint_every) for index, job in enumerate(jobs)]
         for future in as_completed(futures):
             future.result()
     except BrokenProcessPool:
@@ -87,7 +94,7 @@ def _check(jobs: Sequence[Job]) -> None:
     check_jobs(jobs)
 
 
-def _work(job: Job, results: Path, index: int) -> None:
+def _work(job: Job, results: Path, index: int, checkpoint_every: CheckpointEvery) -> None:
     from cml_bench.runs.run import run_and_store
 
-    run_and_store(job, results, index=index, report=_events.put)
+    run_and_store(job, results, index=index, report=_events.put, checkpoint_every=checkpoint_every)

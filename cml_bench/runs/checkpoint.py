@@ -1,0 +1,209 @@
+"""Checkpoints: a job that was stopped goes on after the last experience it had learnt, as if it had not been."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cml_bench
+from cml_bench.data.source import Source
+from cml_bench.errors import CmlBenchError, in_one_line
+from cml_bench.files import replace_file
+from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.job import Job
+from cml_bench.runs.federated import FederatedCourse
+from cml_bench.runs.learn import Course
+from cml_bench.runs.setup import Plan
+from cml_bench.training.state import Stored
+from cml_bench.training.state_nodes import UnknownStateError
+
+Logits = np.ndarray[Any, np.dtype[np.float16]]
+
+_GENERATIONS = 2
+_SUFFIX = ".safetensors"
+_DIGITS = 32
+
+
+def checkpoint_folder(result: Path) -> Path:
+    """Return where the checkpoints of the job with a result file lie: beside it, with suffix ``.ckpt``."""
+    return result.with_suffix(".ckpt")
+
+
+def identity(job: Job, plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
+    """Return what must be the same for a checkpoint to be of use: job, code, packages and data."""
+    packages = ("torch", "torchvision", "numpy", "scipy", "avalanche-lib", "timm")
+    kinds = (type(plan.learner), plan.learner, plan.head, plan.criterion)
+    modules = [sys.modules.get(getattr(kind, "__module__", "")) for kind in kinds]
+    files = sorted({str(file) for module in modules if (file := getattr(module, "__file__", None))})
+    plug_ins = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    return {
+        "job": job.key,
+        "code": f"{_code_digest()[:_DIGITS]} {plug_ins[:_DIGITS]}",
+        "packages": ", ".join(f"{package} {version(package)}" for package in packages),
+        "data": ", ".join(f"{source.split} {source.fingerprint}" for source in sources),
+    }
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Return the sha256 of all code of the suite: a version number stays while code is written."""
+    parts = [Path(cml_bench.__file__).parent]
+    parts += [Path(folder) for name in ("strategies", "benchmarks") for folder in _package_path(name)]
+    files = sorted({file.resolve() for part in parts for file in part.rglob("*.py")})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _package_path(name: str) -> Sequence[str]:
+    import importlib
+
+    return importlib.import_module(f"cml_bench.{name}").__path__
+
+
+class Checkpoints:
+    """The checkpoints of one job.
+
+    One file after each experience holds the learner, the predictions so far and what they cost. It is written aside,
+    flushed to the disk and put in place in one step, and bears the checksum of its content in its name. The two newest
+    are kept. Reading one runs nothing that it holds.
+
+    Args:
+        folder: Where the files lie.
+        identity: What must be the same for a file to be used.
+        say: Called with a sentence for the user.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, str], say: Callable[[str], object]) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.say = say
+        self._works = True
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def keep(self, course: Course | FederatedCourse, logits: Sequence[Logits], meter: CostMeter) -> None:
+        """Store a job after the experiences that it has predictions for.
+
+        A job that cannot be stored goes on without checkpoints, and says so once.
+        """
+        if not self._works:
+            return
+        try:
+            with meter.phase("checkpoint"):
+                self._write(course.store(), logits, meter)
+        except UnknownStateError as error:
+            self._works = False
+            self.say(f"cannot go on after an interruption: {error}")
+        except OSError as error:
+            self._works = False
+            self.say(
+                f"checkpoint in {self.folder} cannot be written ({error.strerror}): free space to be able to go on"
+            )
+
+    def _write(self, stored: Stored, logits: Sequence[Logits], meter: CostMeter) -> None:
+        # Imported here: a run without checkpoints needs none of it.
+        from safetensors.torch import save
+
+        tree = {
+            "identity": self.identity,
+            "done": len(logits),
+            "seconds": meter.seconds,
+            "peak_memory_mb": meter.peak_memory_mb,
+            "state": stored.tree,
+        }
+        text = torch.frombuffer(bytearray(json.dumps(tree, allow_nan=False).encode()), dtype=torch.uint8)
+        predicted = {f"logits{t}": torch.from_numpy(block) for t, block in enumerate(logits)}
+        data = save({"tree": text, **predicted, **stored.blocks})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
+
+        def fill(file: Any) -> None:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+        replace_file(self.folder / f"{len(logits):04d}-{digest}{_SUFFIX}", fill)
+        _flush_folder(self.folder)
+        for old in self._files()[_GENERATIONS:]:
+            old.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        """Return the files, newest first."""
+        return sorted(self.folder.glob(f"*{_SUFFIX}"), reverse=True)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def resume(self, course: Course | FederatedCourse, meter: CostMeter) -> list[Logits]:
+        """Let a course go on after the newest checkpoint that is whole; return the predictions made until then.
+
+        Raises:
+            CmlBenchError: If a checkpoint is whole but no state of this learner.
+        """
+        for file in self._files():
+            tensors = self._read(file)
+            if tensors is None:
+                continue
+            tree = json.loads(tensors.pop("tree").numpy().tobytes())
+            other = [name for name, found in self.identity.items() if tree["identity"].get(name) != found]
+            if other:
+                self.say(f"checkpoint {file} is of another state of {' and '.join(other)}: not used, starting anew")
+                return []
+            done = tree["done"]
+            logits = [tensors.pop(f"logits{t}").numpy().copy() for t in range(done)]
+            try:
+                course.resume(Stored(tree["state"], tensors), done)
+            except CmlBenchError as error:
+                raise CmlBenchError(f"checkpoint {file} cannot be used: {error}; delete it to start anew") from error
+            for phase, seconds in tree["seconds"].items():
+                meter.seconds[phase] = meter.seconds.get(phase, 0.0) + seconds
+            for phase, peak in tree["peak_memory_mb"].items():
+                meter.peak_memory_mb[phase] = max(peak, meter.peak_memory_mb.get(phase, 0.0))
+            self.say(f"goes on after experience {done}")
+            return logits
+        return []
+
+    def _read(self, file: Path) -> dict[str, torch.Tensor] | None:
+        """Return the content of a file, None if it is damaged."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest()[:_DIGITS] != file.stem.partition("-")[2]:
+                raise ValueError("its checksum is wrong")
+            tensors: dict[str, torch.Tensor] = load(data)
+        except (OSError, ValueError, SafetensorError) as error:
+            self.say(f"checkpoint {file} is damaged ({in_one_line(error)}): the one before is taken, if there is one")
+            return None
+        return tensors
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a job whose result is stored, and what an interrupted writer left."""
+    for file in (*folder.glob(f"*{_SUFFIX}"), *folder.glob("*.part")):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that the new name is on the disk, where folders can be flushed."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
