@@ -40,10 +40,10 @@ _SCALES = (0.1, 10.0)
 class BiC(Rehearsal):
     """Distil and rehearse; then fit ``alpha z + beta`` for logits z of new labels on images kept out of training.
 
-    Source: Wu et al. 2019, arXiv 1905.13260, sections 3 and 4. Its loss is ``lambda L_d + (1 - lambda) L_c``, lambda
-    being the share of old labels: L_c the criterion's, L_d the cross-entropy of the old labels' probabilities with the
-    old model's, corrected as that one predicts, both at a temperature. After each experience but the first, alpha and
-    beta are fitted with the model held still.
+    Source: Wu et al. 2019, arXiv 1905.13260. Its loss is ``lambda L_d + (1 - lambda) L_c``, lambda being the share of
+    old labels: L_c the criterion's, L_d the cross-entropy of the old labels' probabilities with the old model's,
+    corrected as that one predicts, both at a temperature. After each experience but the first, alpha and beta are
+    fitted with the model held still.
 
     Published multi-label tables have a row of BiC and do not say what it is. Inferred: one sigmoid a label, so that L_d
     is a sum of Bernoullis and the fit a logistic regression of all known entries of the new labels on their logits,

@@ -215,4 +215,5 @@ class LowRank(SupervisedPlugin):
 def nuclear_norm(features: Tensor) -> Tensor:
     """Return the mean nuclear norm of the patches of (B, D, h, w) maps, each of length 1; at least the root of h w."""
     patches = nn.functional.normalize(features.flatten(2), dim=1)
-    return torch.linalg.matrix_norm(patches, "nuc").mean()
+    norms: Tensor = torch.linalg.matrix_norm(patches, "nuc")
+    return norms.mean()

@@ -36,11 +36,16 @@ class Ridge(Strategy):
     gives twice counts twice. There is no gradient step; the backbone stays as it came, without augmentation. A label
     that was never annotated has logit 0.
 
+    By default the penalty of labels that share a matrix is the one that generalised cross-validation prefers, from the
+    same sums: a number means nothing without the scale of the features. It is chosen anew when they are annotated
+    anew, so that all of the above holds, but for labels that shared a matrix and are annotated apart from some time on:
+    until then they share a penalty as well.
+
     With a head that has one feature a label, each label's read-out is solved on its own feature as the head starts with
     it. Sums take (d + 1)^2 numbers a matrix, d the width of a feature.
 
     Source: ridge regression, the baseline of analytic continual learning (Zhuang et al. 2022, arXiv 2205.14922) without
-    its random expansion; the intercept is not penalised.
+    its random expansion; the intercept is not penalised. Generalised cross-validation: Golub, Heath and Wahba 1979.
 
     Attributes:
         penalty: Weight of the squared length of w, in units of the squared features summed over images, or ``gcv``: the

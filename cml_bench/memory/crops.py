@@ -122,7 +122,8 @@ class CropMemory(ExemplarsBuffer):
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         """Return ``count`` different crops (all of them if there are fewer) in their places, with 0 around them."""
         chosen = torch.randperm(len(self.ids), generator=generator)[:count]
-        batch = self.buffer.eval().batch(chosen)
+        images: MultiLabelDataset = self.buffer.eval()
+        batch = images.batch(chosen)
         batch[0] = around_zero(batch[0], self.boxes[chosen])
         return batch
 

@@ -59,7 +59,8 @@ class Recall:
 
 def binary_entropy(scores: Tensor) -> Tensor:
     """Return the entropy, in nats, of coins with the given probabilities."""
-    return entr(scores) + entr(1 - scores)
+    entropy: Tensor = entr(scores) + entr(1 - scores)
+    return entropy
 
 
 class RecallPlugin(PseudoLabelPlugin):
