@@ -37,7 +37,8 @@ class EntryStore(nn.Module):
     @property
     def sample_ids(self) -> Tensor:
         """Ascending ids of the images of which there are entries."""
-        return (self.keys // _COLUMNS).unique_consecutive()
+        ids: Tensor = (self.keys // _COLUMNS).unique_consecutive()
+        return ids
 
     def find(self, keys: Tensor) -> Tensor:
         """Return the numbers of entries with keys of any shape."""

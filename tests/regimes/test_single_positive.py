@@ -145,6 +145,15 @@ def test_every_set_of_labels_asked_together_gets_its_own_positive(coco_source: A
         assert (drawn[:, group].sum(axis=1) == coco_source.labels[:, group].any(axis=1)).all()
 
 
+def test_an_image_that_comes_back_is_drawn_anew(bare_source: Any, answers: Any) -> None:
+    """What it got among the labels of one experience tells nothing of what it gets among those of another."""
+    source = bare_source(np.ones((6000, 6)))
+    drawn = answers("single_positive", source, [np.arange(3), np.arange(3, 6)]) == PRESENT
+    first, second = drawn[:, :3].argmax(axis=1), drawn[:, 3:].argmax(axis=1)
+    together = np.bincount(first * 3 + second, minlength=9)
+    assert stats.chisquare(together).pvalue > 1e-3
+
+
 def test_out_of_scope_stays_so_and_is_never_drawn(bare_source: Any, answers: Any) -> None:
     source = bare_source([[OUT_OF_SCOPE, 1, 0], [OUT_OF_SCOPE, 0, 0]])
     assert answers("single_positive", source).tolist() == [
