@@ -26,7 +26,7 @@ class FromScratch(Strategy):
     keeps the rows of a grown head and the statistics).
     """
 
-    meta = StrategyMeta(name="from_scratch", title="From scratch", family="baseline")
+    meta = StrategyMeta(name="from_scratch", title="From scratch", family="baseline", federated=False)
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that puts the untrained model back."""

@@ -21,8 +21,8 @@ from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import replace_file
 from cml_bench.runs.cost import CostMeter
-from cml_bench.runs.job import Job
 from cml_bench.runs.federated import FederatedCourse
+from cml_bench.runs.job import Job
 from cml_bench.runs.learn import Course
 from cml_bench.runs.setup import Plan
 from cml_bench.training.state import Stored

@@ -18,12 +18,15 @@ class EpochReporter(SupervisedPlugin):
         self.job = job
         self.n_experiences = n_experiences
         self.experience = 0
+        self._fraction = 0.0
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Report one epoch."""
         epoch = strategy.clock.train_exp_epochs + 1
         fraction = (self.experience + epoch / strategy.train_epochs) / self.n_experiences
+        # Clients of a federation come to the same epoch one after the other.
+        self._fraction = min(1.0, max(self._fraction, fraction))
         loss = getattr(strategy, "epoch_loss", None)
         self.report(
-            Event(self.job, "epoch", experience=self.experience, epoch=epoch, loss=loss, fraction=min(1.0, fraction))
+            Event(self.job, "epoch", experience=self.experience, epoch=epoch, loss=loss, fraction=self._fraction)
         )

@@ -28,9 +28,9 @@ from cml_bench.runs.checkpoint import (
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.environment import environment
 from cml_bench.runs.events import CheckpointEvery, Event, Report
+from cml_bench.runs.federated import federation_record, make_course
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import LOCATIONS, Job
-from cml_bench.runs.federated import federation_record, make_course
 from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.training.federation import parse_federation
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
@@ -34,6 +35,8 @@ class TrainingConfig:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of the job; part of what determines the result bit for bit.
         num_workers: Threads that read and decode images; does not change the result.
+        federated: Clients that train in rounds, as in ``"clients=5 rounds=3"`` (see ``Federation``); None for one
+            learner. ``epochs`` are those of a round then.
     """
 
     backbone: str = "resnet18"
@@ -53,6 +56,7 @@ class TrainingConfig:
     device: str = "cpu"
     threads: int = 1
     num_workers: int = 1
+    federated: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
@@ -65,6 +69,8 @@ class TrainingConfig:
                 raise CmlBenchError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.lr > 0:
             raise CmlBenchError(f"lr={self.lr} must be positive")
+        if self.federated is not None:
+            parse_federation(self.federated)
         if self.frozen and self.augment:
             raise CmlBenchError("frozen=true trains on cached features, which cannot be augmented: set augment=false")
 
