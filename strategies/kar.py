@@ -31,10 +31,11 @@ class KAR(Rehearsal):
     ``pseudo_label``; backward, ``relabel=pseudo`` labels stored images by the new model where its probability is over
     0.9, which is the released threshold. Both are for unknown entries alone, and an annotation that comes later wins.
 
-    Inferred: the forward threshold, which is not public and by default the backward one; that what is under it stays
-    unknown; that stored images are labelled backward when an experience ends, old labels included (the released code
-    asks about new ones, of images without a positive among them); that replayed images are labelled forward as well.
-    The released code overwrites the stored labels; here what was found is laid over them when they are read.
+    Inferred: the forward threshold, which is not public and by default the backward one; that an old label under it is
+    absent, as in the methods of its kind; that stored images are labelled backward when an experience ends, old labels
+    included (the released code asks about new ones, of images without a positive among them), and that what is not
+    found there stays unknown; that replayed images are labelled forward as well. The released code overwrites the
+    stored labels; here what was found is laid over them when they are read.
 
     Attributes:
         threshold: Probability over which the old model finds a label in a new image.
@@ -45,7 +46,7 @@ class KAR(Rehearsal):
     memory_size: MemorySize = "20/label"
     relabel: Relabel = "pseudo"
     threshold: Probability = 0.9
-    below: Below = "unknown"
+    below: Below = "zero"
     balance: Probability = 0.5
 
     meta = StrategyMeta(

@@ -37,7 +37,7 @@ def test_parts(tiny_scenario: Any, learn: Any) -> None:
 
 
 def test_without_a_memory_it_is_pseudo_labelling_forward(tiny_scenario: Any, learn: Any) -> None:
-    forward = PseudoLabel(rule="fixed", threshold=0.4)
+    forward = PseudoLabel(rule="fixed", threshold=0.4, below="zero")
     assert same(learn(KAR(memory_size=0, threshold=0.4), tiny_scenario()), learn(forward, tiny_scenario()))
     assert same(learn(KAR(), tiny_scenario(base=6)), learn(Naive(), tiny_scenario(base=6)))
 
