@@ -15,6 +15,7 @@ class AN(Criterion):
 
     The literature's baseline under the name that its tables use; fully annotated it is BCE. ``assume_negative`` says
     the same of open labels to any other criterion, and can say it of labels that nobody was asked for.
+    The literature's IU, which ignores open labels, is ``bce`` (a mean over the known labels alone).
 
     Source: Cole et al. 2021, arXiv 2106.09708.
     """
