@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from cml_bench.losses.criterion import Criterion, CriterionMeta
     from cml_bench.metrics.evaluate import evaluate
     from cml_bench.metrics.predictions import Predictions
+    from cml_bench.models.angles import angle_law, head_angles, label_angles
     from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
     from cml_bench.report.describe import describe
+    from cml_bench.report.explain import Explanation, explain
     from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, DataSetBenchmark
     from cml_bench.streams.builder import label_incremental_benchmark
     from cml_bench.streams.timeline import with_label_timeline
@@ -46,8 +48,10 @@ _HOMES = {
     "cml_bench.losses.criterion": ("Criterion", "CriterionMeta"),
     "cml_bench.metrics.evaluate": ("evaluate",),
     "cml_bench.metrics.predictions": ("Predictions",),
+    "cml_bench.models.angles": ("angle_law", "head_angles", "label_angles"),
     "cml_bench.models.heads.head": ("Head", "HeadMeta", "HeadOutput"),
     "cml_bench.report.describe": ("describe",),
+    "cml_bench.report.explain": ("Explanation", "explain"),
     "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta", "DataSetBenchmark"),
     "cml_bench.streams.builder": ("label_incremental_benchmark",),
     "cml_bench.streams.timeline": ("with_label_timeline",),
@@ -72,6 +76,7 @@ __all__ = [
     "DataCard",
     "DataSet",
     "DataSetBenchmark",
+    "Explanation",
     "Head",
     "HeadMeta",
     "HeadOutput",
@@ -82,6 +87,7 @@ __all__ = [
     "Strategy",
     "StrategyMeta",
     "TrainingConfig",
+    "angle_law",
     "check_benchmark",
     "check_criterion",
     "check_head",
@@ -89,6 +95,9 @@ __all__ = [
     "compare",
     "describe",
     "evaluate",
+    "explain",
+    "head_angles",
+    "label_angles",
     "label_incremental_benchmark",
     "run",
     "sweep",

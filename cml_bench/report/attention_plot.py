@@ -47,7 +47,7 @@ def draw(explanation: Explanation, path: Path) -> None:
     height, width = image.shape[:2]
     across, down = _CELL * width / max(height, width), _CELL * height / max(height, width)
     rows, columns = len(explanation.labels), len(explanation.experiences) + 1
-    size = (max(6.0, columns * across + 1.2), rows * (down + 0.62) + 0.7)
+    size = (max(6.0, columns * across + 1.2), rows * (down + 0.6) + 0.4)
     # Not pyplot: it would choose a window system and keep every figure.
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04), dpi=120)
     figure.suptitle("\n".join(textwrap.wrap(explanation.title, int(12 * size[0]))), fontsize=9)
@@ -81,9 +81,10 @@ def _cell(axes: Any, explanation: Explanation, t: int, c: int, image: Any, relat
     words = [f"p {explanation.probability[t, c]:.2f}", f"peak {explanation.peak[t, c]:.1f}x"]
     if explanation.experiences[t] > explanation.arrived[c]:
         words.append(f"kept {explanation.kept[t, c]:.0%}")
+    lines = [after, ", ".join(words)]
     if not np.isnan(explanation.angle[t, c]):
-        words.append(f"{explanation.angle[t, c]:.0f}° (shared: {angle_law(explanation.n_seen[t]):.0f}°)")
-    _show(axes, 0.45 * grey[..., None] + 0.55 * colour, f"{after}\n{', '.join(words)}")
+        lines.append(f"{explanation.angle[t, c]:.0f}° to its row (shared: {angle_law(explanation.n_seen[t]):.0f}°)")
+    _show(axes, 0.45 * grey[..., None] + 0.55 * colour, "\n".join(lines))
 
 
 def _show(axes: Any, picture: Any, title: str) -> None:

@@ -122,12 +122,14 @@ class SavedRun:
         with isolated(0, torch.get_num_threads()):
             for seen in accumulate(json.loads(about["growth"])):
                 model.adaptation(_arrival(names[:seen]))
-        fits = model.load_state_dict(tensors, strict=False)
-        lost = [name for name in fits.missing_keys if not name.startswith(_BACKBONE)]
-        if lost or fits.unexpected_keys:
+        try:
+            fits = model.load_state_dict(tensors, strict=False)
+            wrong = [name for name in fits.missing_keys if not name.startswith(_BACKBONE)] + fits.unexpected_keys
+        except RuntimeError as error:
+            wrong = [" ".join(str(error).split())]
+        if wrong:
             raise CmlBenchError(
-                f"{path} does not fit the model of its job ({(lost + fits.unexpected_keys)[0]}): run the job again "
-                "with --save-models"
+                f"{path} does not fit the model of its job ({wrong[0]}): run the job again with --save-models"
             )
         return model.eval()
 
