@@ -120,7 +120,8 @@ class LabelMaskPlugin(SupervisedPlugin):
         """Return (B, n) bool, where the received model is within ``eps`` of 0.5."""
         with evaluating(strategy.model):
             logits = functional_call(strategy.model, dict(self.received), (strategy.mb_x,))
-        return (logits.sigmoid() - 0.5).abs() <= self.options.eps
+        unsure: Tensor = (logits.sigmoid() - 0.5).abs() <= self.options.eps
+        return unsure
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Take back what was told, for whoever reads the model next; leave it out of the loss if that is asked for."""

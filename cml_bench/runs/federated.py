@@ -30,8 +30,6 @@ from cml_bench.training.federation import Federation, deal_clients, parse_federa
 from cml_bench.training.state import LearnerState, Stored
 from cml_bench.training.strategy import Strategy
 
-Learner = BaseSGDTemplate[Any, Any, Any]
-
 
 def make_course(
     plan: Plan, run: RunContext, scenario: MultiLabelScenario, extra: Sequence[SupervisedPlugin]
@@ -41,7 +39,7 @@ def make_course(
     return kind(plan, run, scenario, extra)
 
 
-class FederatedCourse(Iterator[Learner]):
+class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
     """Trains clients in rounds and gives a learner with the server's model out after each experience.
 
     One model is trained by all clients in turn, which begin with the server's weights; every client has its own
@@ -105,7 +103,7 @@ class FederatedCourse(Iterator[Learner]):
                 dataset = dataset.widened(newest.dataset.labels.names)
             yield [set_label_attributes(DatasetExperience(dataset=dataset))]
 
-    def __next__(self) -> Learner:
+    def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
         """Let the clients learn their next experience."""
         if self._stage == len(self._experiences):
             raise StopIteration
