@@ -160,6 +160,8 @@ class Checkpoints:
             other = [name for name, found in self.identity.items() if tree["identity"].get(name) != found]
             if other:
                 self.say(f"checkpoint {file} is of another state of {' and '.join(other)}: not used, starting anew")
+                # It must not pass for newer than those to come.
+                remove_checkpoints(self.folder)
                 return []
             done = tree["done"]
             logits = [tensors.pop(f"logits{t}").numpy().copy() for t in range(done)]
@@ -182,13 +184,16 @@ class Checkpoints:
 
         try:
             data = file.read_bytes()
-            if hashlib.sha256(data).hexdigest()[:_DIGITS] != file.stem.partition("-")[2]:
-                raise ValueError("its checksum is wrong")
-            tensors: dict[str, torch.Tensor] = load(data)
-        except (OSError, ValueError, SafetensorError) as error:
-            self.say(f"checkpoint {file} is damaged ({in_one_line(error)}): the one before is taken, if there is one")
-            return None
-        return tensors
+            if hashlib.sha256(data).hexdigest()[:_DIGITS] == file.stem.partition("-")[2]:
+                tensors: dict[str, torch.Tensor] = load(data)
+                return tensors
+            reason = "its checksum is wrong"
+            # It must not pass for newer than those to come.
+            file.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            reason = in_one_line(error)
+        self.say(f"checkpoint {file} is damaged ({reason}): the one before is taken, if there is one")
+        return None
 
 
 def remove_checkpoints(folder: Path) -> None:
