@@ -1,4 +1,4 @@
-"""What a step of the DLFL head costs, against one fused cross-attention from as many queries.
+"""What query heads cost, against one fused cross-attention from as many queries.
 
 Run with ``pytest -s tests/speed``; the ratio is printed and kept as ``extra_info``. Nothing fails on a clock.
 """
@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import time
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from cml_bench.models.heads.dlfl import DLFLHead
+from cml_bench.registry import load
 
 BATCH, TOKENS, WIDTH = 4, 196, 512
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dlfl": ("dlfl", {}),
+    "dlfl, cascade of one step": ("dlfl", {"width": WIDTH, "heads": 8}),
+    "dlfl, cascade of two steps": ("dlfl", {"width": WIDTH, "heads": 8, "steps": 2}),
+    "csra": ("csra", {}),
+    "ml_decoder, width 768": ("ml_decoder", {"width": 768, "hidden": 2048}),
+    "query2label, width 512": ("query2label", {"width": WIDTH}),
+}
 
 
 @pytest.mark.parametrize("labels", [80, 160, 320])
-@pytest.mark.parametrize("options", [{}, {"width": WIDTH, "heads": 8}, {"width": WIDTH, "heads": 8, "steps": 2}])
-def test_forward_and_backward(benchmark, labels: int, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("name", HEADS)
+def test_forward_and_backward(benchmark, labels: int, name: str) -> None:
     """The yardstick has no input projection and no residual; its classifier is the same."""
     torch.set_num_threads(1)
     tokens = torch.randn(BATCH, TOKENS, WIDTH)
-    head = DLFLHead(WIDTH, **options)
+    kind, options = HEADS[name]
+    head = load("heads", kind)(WIDTH, **options)
     head.grow([f"label{i}" for i in range(labels)])
     fused = nn.MultiheadAttention(WIDTH, 8, batch_first=True)
     queries, rows = nn.Parameter(torch.randn(labels, WIDTH)), nn.Parameter(torch.randn(labels, WIDTH))
@@ -39,4 +49,4 @@ def test_forward_and_backward(benchmark, labels: int, options: dict[str, int]) -
 
     benchmark.pedantic(pair, rounds=15, warmup_rounds=3)
     benchmark.extra_info["ratio to one fused step"] = round(median(ratios[3:]), 2)
-    print(f"\n{labels} labels, {options or 'default'}: {median(ratios[3:]):.2f} x one fused step")  # noqa: T201
+    print(f"\n{labels} labels, {name}: {median(ratios[3:]):.2f} x one fused step")  # noqa: T201
