@@ -128,8 +128,8 @@ def _image_numbers(ids: Ids) -> list[str | int]:
 def _columns(table: LabelTable, source: Source, names: str | None) -> npt.NDArray[np.intp]:
     """Return the column of the source that each name of the snapshot stands for, -1 for none."""
     renamed = {} if names is None else _read_names(Path(names), source)
-    known = {_plain(name): column for column, name in enumerate(source.label_names)}
-    return np.array([known.get(_plain(renamed.get(name, name)), -1) for name in table.label_names], dtype=np.intp)
+    known = {plain_name(name): column for column, name in enumerate(source.label_names)}
+    return np.array([known.get(plain_name(renamed.get(name, name)), -1) for name in table.label_names], dtype=np.intp)
 
 
 def _read_names(path: Path, source: Source) -> dict[str, str]:
@@ -148,7 +148,8 @@ def _read_names(path: Path, source: Source) -> dict[str, str]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name without what services spell differently: case, blanks and punctuation."""
     return re.sub(r"[\W_]", "", name.casefold())
 
 

@@ -19,7 +19,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.losses.bce import BCE
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.registry import entries, load
+from cml_bench.registry import load
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.federated import FederatedCourse, shards
 from cml_bench.runs.isolation import isolated
@@ -339,16 +339,16 @@ def test_users_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """FLAIR's users are clients, and metrics are averaged over the users of the test images, federation or not."""
     from PIL import Image
 
-    rng, entries = np.random.default_rng(0), []
+    rng, photos = np.random.default_rng(0), []
     (tmp_path / "small_images").mkdir()
     for number in range(60):
         shown = [name for name in ("art", "food", "plant", "animal") if rng.random() < 0.5] or ["art"]
         partition = "train" if number < 40 else "test"
         entry = {"image_id": str(number), "user_id": f"{partition}{number % 7}", "partition": partition}
-        entries.append({**entry, "labels": shown, "fine_grained_labels": shown})
+        photos.append({**entry, "labels": shown, "fine_grained_labels": shown})
         pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "small_images" / f"{number}.jpg")
-    (tmp_path / "labels_and_metadata.json").write_text(json.dumps(entries))
+    (tmp_path / "labels_and_metadata.json").write_text(json.dumps(photos))
     monkeypatch.setenv("CML_BENCH_CACHE", str(tmp_path / "cache"))
     options = [
         f"root={tmp_path}",
@@ -365,7 +365,7 @@ def test_users_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     result = run_job(apart).result
     assert result["federation"]["n_clients"] == 7
-    assert protocol_name(divide(17, 5, 4)) == entries("benchmarks")["flair"].facts["protocol"]
+    assert protocol_name(divide(17, 5, 4)) == load("benchmarks", "flair").meta.protocol
     for found in (result, run_job(alone).result):
         assert found["metrics"]["users"] == {"tested": 7, "undefined": 0}
         assert 0 < found["metrics"]["summary"]["last_user_map"] <= 1
