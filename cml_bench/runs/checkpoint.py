@@ -43,7 +43,7 @@ def checkpoint_folder(result: Path) -> Path:
 def identity(job: Job, plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
     """Return what must be the same for a checkpoint to be of use: job, code, packages and data."""
     packages = ("torch", "torchvision", "numpy", "scipy", "avalanche-lib", "timm")
-    kinds = (type(plan.learner), plan.learner, plan.head, plan.criterion)
+    kinds = (type(plan.learner), plan.learner, plan.head, plan.criterion, plan.wrapper)
     modules = [sys.modules.get(getattr(kind, "__module__", "")) for kind in kinds]
     files = sorted({str(file) for module in modules if (file := getattr(module, "__file__", None))})
     plug_ins = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()

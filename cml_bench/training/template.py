@@ -197,6 +197,7 @@ class MultiLabelTemplate(SupervisedTemplate):
     def _train_cleanup(self) -> None:
         super()._train_cleanup()
         self.head_output = self.second_view = None
+        self._callbacks = {}
 
     def _eval_cleanup(self) -> None:
         super()._eval_cleanup()
