@@ -20,11 +20,11 @@ class Level(NamedTuple):
     """One map of a pyramid.
 
     Attributes:
-        index: Its number among timm's intermediate features.
+        place: Its number among timm's intermediate features.
         shape: (D, H, W).
     """
 
-    index: int
+    place: int
     shape: tuple[int, int, int]
 
 
@@ -48,7 +48,7 @@ def find_levels(model: nn.Module, name: str, image_size: int) -> tuple[Level, ..
         maps = []
     finally:
         model.train(was_training)
-    by_size = {each.shape[2:]: Level(index, tuple(each.shape[1:])) for index, each in enumerate(maps)}
+    by_size = {each.shape[2:]: Level(place, tuple(each.shape[1:])) for place, each in enumerate(maps)}
     if len(by_size) < 2:
         found = "one size only" if by_size else "no size but the last"
         raise CmlBenchError(
@@ -60,7 +60,7 @@ def find_levels(model: nn.Module, name: str, image_size: int) -> tuple[Level, ..
 
 def read_levels(model: nn.Module, levels: Sequence[Level], images: Tensor) -> tuple[Tensor, ...]:
     """Return the maps (B, D, H, W) of images (B, 3, H, W), one a level."""
-    indices = [level.index for level in levels]
+    indices = [level.place for level in levels]
     return tuple(model.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True))  # type: ignore[operator]
 
 

@@ -49,10 +49,11 @@ def is_done(results: Path, job: Job) -> bool:
     path = result_path(results, job)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        experiences = len(result["benchmark"]["n_seen"]) if result["status"] == "ok" else 0
+        if result["status"] != "ok":
+            return False
+        files = [path.with_suffix(".npz")]
+        if job.save_models:
+            files += [snapshot_path(path, experience) for experience in range(len(result["benchmark"]["n_seen"]))]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    files = [path.with_suffix(".npz")]
-    if job.save_models:
-        files += [snapshot_path(path, experience) for experience in range(experiences)]
-    return experiences > 0 and all(file.is_file() for file in files)
+    return all(file.is_file() for file in files)

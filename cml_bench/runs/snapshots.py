@@ -117,7 +117,8 @@ class SavedRun:
                 "of torch: run the job again with --save-models"
             )
         # A copy: what a model learnt of its backbone must not reach the next one.
-        model = make_model(self.plan, copy.deepcopy(self.backbone)).train()
+        model = make_model(self.plan, copy.deepcopy(self.backbone))
+        model.train()
         names = tuple(json.loads(about["labels"]))
         with isolated(0, torch.get_num_threads()):
             for seen in accumulate(json.loads(about["growth"])):
@@ -131,7 +132,8 @@ class SavedRun:
             raise CmlBenchError(
                 f"{path} does not fit the model of its job ({wrong[0]}): run the job again with --save-models"
             )
-        return model.eval()
+        model.eval()
+        return model
 
 
 def open_run(path: Path, options: list[str] | None = None) -> SavedRun:

@@ -46,7 +46,7 @@ def test_ivla_written_out():
         for label in range(4):
             t = labels[image, label]
             query = read.query.weight @ t
-            scores = [float(query @ (read.key.weight @ x)) / math.sqrt(6) for x in positions[image]]
+            scores = [float((query @ (read.key.weight @ x)).detach()) / math.sqrt(6) for x in positions[image]]
             weights = torch.tensor(scores).softmax(0)
             assert torch.allclose(attention[image, 0, label], weights, atol=1e-5)
             seen = sum(w * (read.value.weight @ x) for w, x in zip(weights, positions[image], strict=True))

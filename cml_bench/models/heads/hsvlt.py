@@ -64,7 +64,7 @@ class HSVLTHead(LabelRowsHead):
         The first growth makes the layer that reads such vectors: their width is known by then.
         """
         vectors = text_vectors(self.text, names)
-        like = self.read[0].query.weight
+        like = next(self.read.parameters())
         if self.enter is None:
             self.enter = nn.Linear(vectors.shape[1], len(like)).to(like)
         super().add_labels(names)
