@@ -80,7 +80,7 @@ def _require_same(one: Verdict, other: Verdict, otherwise: str) -> None:
 
 
 def _rows(verdict: Verdict, rows: Tensor) -> Verdict:
-    return Verdict(verdict.loss, *(gradient[rows] for gradient in verdict.gradients))
+    return Verdict(verdict.loss, verdict.logits[rows], verdict.pooled[rows], verdict.label_features[rows])
 
 
 def _metadata(case: CriterionCase) -> str:
@@ -157,7 +157,7 @@ def _nothing_asked_costs_nothing(case: CriterionCase) -> str:
     dataset = made_up_dataset(made_up_labels(OUT_OF_SCOPE))
     for epoch in _EPOCHS:
         verdict = case.judge(case.prepared(dataset, epoch), dataset, epoch=epoch)
-        require(verdict.loss == 0, f"a batch that nobody was asked about costs {float(verdict.loss):.3g}")
+        require(float(verdict.loss) == 0, f"a batch that nobody was asked about costs {float(verdict.loss):.3g}")
         moved = any(bool(gradient.any()) for gradient in verdict.gradients)
         require(not moved, "a batch that nobody was asked about has a gradient")
     return "what is out of scope costs nothing"
@@ -355,7 +355,9 @@ def _parameters_are_trained(case: CriterionCase) -> str:
     own: dict[str, torch.nn.Parameter] = {}
     for epoch in range(EPOCHS):
         criterion = case.prepared(dataset, epoch)
-        said = HeadOutput(*(part.requires_grad_() for part in made_up_output()[:3] if part is not None))
+        said = made_up_output()
+        said.logits.requires_grad_()
+        said.pooled.requires_grad_()
         with isolated(0, 1):
             criterion(said, dataset.labels.data, dataset.sample_ids.data, epoch).backward()
         own = {name: parameter for name, parameter in criterion.named_parameters() if parameter.requires_grad}

@@ -161,9 +161,11 @@ class CriterionCase:
         chosen = torch.arange(len(dataset)) if rows is None else rows
         said = output or made_up_output(len(dataset))
         # Leaves behind a step, as logits of a model are: what changes them in place is found here.
-        leaves = [part[chosen].clone().requires_grad_() for part in said[:3] if part is not None]
-        given = HeadOutput(*(leaf * 1 for leaf in leaves))
-        again = HeadOutput(*(leaf + 0.1 for leaf in leaves)) if view else None
+        assert said.label_features is not None
+        leaves = [part[chosen].clone().requires_grad_() for part in (said.logits, said.pooled, said.label_features)]
+        logits, pooled, label_features = leaves
+        given = HeadOutput(logits * 1, pooled * 1, label_features * 1)
+        again = HeadOutput(logits + 0.1, pooled + 0.1, label_features + 0.1) if view else None
         labels, ids = dataset.labels.data[chosen, :width], dataset.sample_ids.data[chosen]
         before = [part.clone() for part in (*given[:3], labels) if part is not None]
         with isolated(0, 1):
@@ -172,8 +174,8 @@ class CriterionCase:
         changed = not all(torch.equal(*pair) for pair in zip(before, after, strict=True))
         if loss.requires_grad:
             loss.backward()
-        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        return Verdict(loss.detach(), *gradients, changed=changed)
+        of = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        return Verdict(loss.detach(), of[0], of[1], of[2], changed)
 
     @cached_property
     def trial(self) -> Trial:

@@ -160,7 +160,7 @@ def test_wrong_usage_exits_with_2(capsys: Any, arguments: list[str]) -> None:
 
 def test_root_and_annotations_are_short_for_set(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(cli, "_execute", lambda jobs, results, workers: seen.extend(jobs))
+    monkeypatch.setattr(cli, "_execute", lambda jobs, *rest: seen.extend(jobs))
     with pytest.raises(SystemExit):
         cli.main(["run", "split_coco", "--root", "/data", "--annotations", "/notes", "--method", "naive", *ONE])
     assert dict(seen[0].options) == {"root": "/data", "annotations": "/notes"}

@@ -311,9 +311,11 @@ def build_model(plan: Plan, backbone: nn.Module | None, width: int | tuple[int, 
         backbone: Images to features; None where the inputs are features.
         width: Width of the features, or widths of a pyramid's maps.
     """
+    # A head that reads a pyramid takes a width for each of its maps.
+    kind: Callable[..., Head] = plan.head
 
     def make_head() -> Head:
-        return plan.head(width, **plan.head_options)
+        return kind(width, **plan.head_options)
 
     model = assemble(plan.learner, backbone, make_head())
     if plan.wrapper:

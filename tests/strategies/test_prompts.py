@@ -24,7 +24,7 @@ from cml_bench.registry import load
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import make_jobs
-from cml_bench.runs.learn import learn, predict
+from cml_bench.runs.learn import Course, predict
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.run import run_job
 from cml_bench.runs.setup import assemble, plan_method
@@ -72,7 +72,7 @@ def steps(
         recorder = LogitRecorder()
         run = RunContext(0, training, model, criterion or BCE(), scenario.oracle)
         found = []
-        for t, learner in enumerate(learn(plan, run, scenario, [recorder])):
+        for t, learner in enumerate(Course(plan, run, scenario, [recorder])):
             logits = predict(learner, recorder, scenario, t)
             state = {name: value.detach().clone() for name, value in model.state_dict().items()}
             found.append(Step(model, state, logits))
@@ -181,7 +181,7 @@ def test_without_a_known_entry_the_head_stays(method: str) -> None:
         backbone, width = toy_backbone("vit")
         model = assemble(plan.learner, backbone, LinearHead(width))
         run = RunContext(0, training, model, BCE(), scenario.oracle)
-        learner = learn(dataclasses.replace(plan, training=training), run, scenario, [])
+        learner = Course(dataclasses.replace(plan, training=training), run, scenario, [])
         model.train()
         model.adaptation(scenario.train_stream[0])
         before = [parameter.detach().clone() for parameter in model.head.parameters()]
