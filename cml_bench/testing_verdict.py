@@ -118,7 +118,7 @@ class CriterionCase:
     def model(self) -> MultiLabelModel:
         """Return a model of made-up images, without labels."""
         # Both kinds of features, whatever the criterion reads: those of images come for nothing.
-        return MultiLabelModel(None, load("heads", self.kind.meta.head or "dlfl")(WIDTH)).train()
+        return MultiLabelModel(None, load("heads", self.kind.meta.head or "dlfl")(WIDTH))
 
     def prepared(self, dataset: MultiLabelDataset, epoch: int = 0, spare: int = 0) -> Any:
         """Return a fresh criterion as it stands at the beginning of an epoch."""
