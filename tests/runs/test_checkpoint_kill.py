@@ -26,7 +26,7 @@ from cml_bench.runs.run import run_and_store
 SETTINGS = {"n_train": 60, "n_test": 150, "epochs": 1}
 VIT = {
     "backbone": "vit_tiny_patch16_224",
-    "backbone_options": '{"patch_size": 8, "embed_dim": 32, "num_heads": 2, "depth": 5}',
+    "backbone_options": '[["depth", 5], ["embed_dim", 32], ["num_heads", 2], ["patch_size", 8]]',
 }
 TRIES = 5
 
