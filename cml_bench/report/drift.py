@@ -99,7 +99,7 @@ def drift(data: HAPI, splits: Sequence[str]) -> DriftReport:
             changed = _against_before(said, ids, before)
             frame = pd.concat([right, changed], axis=1)
             frame.insert(0, "label", [ALL, MEAN, *names.values()])
-            rows += [{**told, **row} for row in frame.to_dict("records")]
+            rows += [{**told, **{str(name): value for name, value in row.items()}} for row in frame.to_dict("records")]
             before = ids, said
     return DriftReport(pd.DataFrame(rows), pd.DataFrame(snapshots), missing)
 
@@ -185,7 +185,7 @@ def to_terminal(report: DriftReport) -> Group:
             table.add_row(*map(Text, row))
         tables.append(table)
     notes = [
-        Text(f"{split}: {len(ids)} images of the truth without an answer ({_some(ids)})")
+        Text(f"{split}: images of the truth without an answer: {len(ids)} ({_some(ids)})")
         for split, ids in report.missing.items()
         if ids
     ]

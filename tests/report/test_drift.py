@@ -151,7 +151,7 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     words = ("data", "drift", "hapi", "--root", tmp_path)
     code, out, _ = call(capsys, *words, "--output", listed)
     assert code == 0
-    assert "1 images of the truth without an answer (e)" in " ".join(out.split())
+    assert "images of the truth without an answer: 1 (e)" in " ".join(out.split())
     assert listed.read_text() == "".join(f"pascal/google_mic/{date}\te\n" for date in DATES[:2])
     code, out, _ = call(capsys, *words, "--format", "csv")
     table = pd.read_csv(io.StringIO(out))
