@@ -29,6 +29,7 @@ class MemoryWriter:
 
     def __init__(self) -> None:
         self._places: list[Place] = []
+        self._storages: list[torch.UntypedStorage | None] = []
 
     def add_tensor(self, tensor: Tensor) -> int:
         """Take in a strided tensor; return its number."""
@@ -36,6 +37,7 @@ class MemoryWriter:
         reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
         start = tensor.data_ptr()
         self._places.append((str(tensor.device), start, start + (size * reach if tensor.numel() else 0), start))
+        self._storages.append(tensor.untyped_storage())
         return len(self._places) - 1
 
     def add_array(self, array: npt.NDArray[Any]) -> int:
@@ -47,6 +49,7 @@ class MemoryWriter:
             self._places.append(("cpu", start + low, start + high + array.itemsize, start))
         else:
             self._places.append(("cpu", start, start, start))
+        self._storages.append(None)
         return len(self._places) - 1
 
     def blocks(self) -> tuple[dict[str, Tensor], list[list[Any]]]:
@@ -75,18 +78,20 @@ class MemoryWriter:
         high = max(self._places[member][2] for member in group)
         name, shift = f"block{len(blocks)}", low % _ALIGNMENT
         blocks[name] = torch.zeros(shift + high - low, dtype=torch.uint8)
-        blocks[name][shift:] = _bytes_at(device, low, high - low)
+        storages = [storage for member in group if (storage := self._storages[member]) is not None]
+        blocks[name][shift:] = _bytes_at(low, high - low, storages)
         for member in group:
             where[member] = [name, device, shift + self._places[member][3] - low]
 
 
-def _bytes_at(device: str, address: int, count: int) -> Tensor:
-    """Return a view of (count,) bytes of live memory."""
-    if device == "cpu":
-        view = (ctypes.c_uint8 * count).from_address(address)
-        return torch.from_numpy(np.ctypeslib.as_array(view))
-    interface = {"shape": (count,), "typestr": "|u1", "data": (address, False), "version": 3}
-    return torch.as_tensor(type("Memory", (), {"__cuda_array_interface__": interface})(), device=device)
+def _bytes_at(address: int, count: int, storages: Sequence[torch.UntypedStorage]) -> Tensor:
+    """Return a view of (count,) bytes of live memory, by way of a torch storage that holds them if there is one."""
+    for storage in storages:
+        start = address - storage.data_ptr()
+        if start >= 0 and start + count <= storage.nbytes():
+            return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, start, (count,), (1,))
+    view = (ctypes.c_uint8 * count).from_address(address)
+    return torch.from_numpy(np.ctypeslib.as_array(view))
 
 
 class MemoryReader:
