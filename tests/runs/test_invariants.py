@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cml_bench.data.digits import digits_sources
 from cml_bench.labels import OUT_OF_SCOPE
-from cml_bench.losses.criterion import Criterion
+from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
@@ -36,6 +36,8 @@ METHODS = {
 
 class Reading(Criterion):
     """BCE that notes every state it is given, and reads unknown entries only to show that they are not read."""
+
+    meta = CriterionMeta(name="reading", title="Reading", reference="")
 
     def __init__(self, unknown_as: int) -> None:
         super().__init__()

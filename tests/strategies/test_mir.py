@@ -38,7 +38,9 @@ def test_an_image_without_a_known_label_comes_last() -> None:
     assert harm[1] < 0
 
 
-@pytest.mark.parametrize("name", entries("criteria"))
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in entries("criteria").values() if entry.facts.get("reads", "logits") == "logits"]
+)
 def test_each_image_has_the_criterions_own_loss(name: str) -> None:
     criterion = load("criteria", name)()
     generator = torch.Generator().manual_seed(0)
