@@ -30,8 +30,8 @@ class StrategyMeta:
         loss: Criterion used unless the method names one.
         backbone: ``any``, or ``vit`` for a strategy whose ``build_model`` refuses all but a timm Vision Transformer.
         criterion: ``any``, or ``logits`` for a strategy that asks the criterion about logits alone.
-        federated: Whether the clients of a federation can train it in turn on one model: not if it puts another module in
-            the place of one.
+        federated: Whether the clients of a federation can train it in turn on one model: not if it puts another module
+            in the place of one.
         exemptions: Conformance checks that do not apply, each with its reason.
     """
 
