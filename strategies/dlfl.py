@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from avalanche.core import SupervisedPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
 from pydantic import NonNegativeFloat, PositiveInt
 
 from cml_bench.labels import is_known
 from cml_bench.memory.budget import MemorySize
+from cml_bench.memory.herding import HerdingMemory
 from cml_bench.memory.pixels import Store
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
@@ -32,11 +34,18 @@ class DLFL(Strategy):
     it, keep its probability there too, and optionally rehearse. With a head that shares one feature, that one is
     distilled.
 
+    Where each image is annotated for its own experience alone, a label's annotated images all show a label of its
+    group: its probability is too high on images of other groups, and a teacher hands that on. ``logit_margin`` takes as
+    much off the teacher's logits. On held-out photos of coco18 with 500 stored images, 1 and herding raise the last mAP
+    from 52.7 to 55.0 (one seed, docs/dlfl_head.md); without a memory the margin changes thresholded figures alone.
+
     Attributes:
         feature_weight: Weight of the mean squared distance between old and new features of the old labels, relative to
             the mean square of the old features.
         logit_weight: Weight of the sigmoid distillation of the old labels' logits.
+        logit_margin: What is taken off the old model's logits on entries that nobody annotated.
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
+        selection: Which images are kept: a ``reservoir`` of all, or those that ``herding`` picks for each label.
         replay_batch_size: Memory images a step; None for as many as stream images.
         relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
         store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
@@ -44,7 +53,9 @@ class DLFL(Strategy):
 
     feature_weight: NonNegativeFloat = 1.0
     logit_weight: NonNegativeFloat = 1.0
+    logit_margin: NonNegativeFloat = 0.0
     memory_size: MemorySize = 0
+    selection: Literal["reservoir", "herding"] = "reservoir"
     replay_batch_size: PositiveInt | None = None
     relabel: Relabel = "as_stored"
     store: Store = "ids"
@@ -59,9 +70,15 @@ class DLFL(Strategy):
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the distillation plugin and, with a memory, the replay plugin."""
-        plugins: list[SupervisedPlugin] = [LabelFeaturePlugin(self.feature_weight, self.logit_weight)]
+        plugins: list[SupervisedPlugin] = [
+            LabelFeaturePlugin(self.feature_weight, self.logit_weight, self.logit_margin)
+        ]
         if self.memory_size:
-            buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
+            buffer: ExemplarsBuffer = (
+                HerdingMemory(self.memory_size)
+                if self.selection == "herding"
+                else ReservoirBuffer(self.memory_size, run.generator("reservoir"))
+            )
             reader = make_reader(self.relabel, run, self.store)
             plugins.append(ReplayPlugin(buffer, self.replay_batch_size, run.generator("replay"), reader))
         return plugins
@@ -70,10 +87,11 @@ class DLFL(Strategy):
 class LabelFeaturePlugin(TeacherPlugin):
     """Holds the features and the logits of old labels where the old model had them."""
 
-    def __init__(self, feature_weight: float, logit_weight: float) -> None:
+    def __init__(self, feature_weight: float, logit_weight: float, logit_margin: float) -> None:
         super().__init__()
         self.feature_weight = feature_weight
         self.logit_weight = logit_weight
+        self.logit_margin = logit_margin
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add both distillation terms over the old labels."""
@@ -91,4 +109,5 @@ class LabelFeaturePlugin(TeacherPlugin):
             strategy.loss += self.feature_weight * distance
         if self.logit_weight:
             unknown = ~is_known(strategy.mb_y[:, old])
-            strategy.loss += self.logit_weight * sigmoid_distillation(now.logits[:, old], before.logits, unknown)
+            target = before.logits - self.logit_margin
+            strategy.loss += self.logit_weight * sigmoid_distillation(now.logits[:, old], target, unknown)

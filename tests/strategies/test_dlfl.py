@@ -21,9 +21,10 @@ def same(one: Any, other: Any) -> bool:
 class Increment(SupervisedPlugin):
     """What the strategy adds to the criterion, against the same thing worked out anew."""
 
-    def __init__(self, feature_weight: float, logit_weight: float) -> None:
+    def __init__(self, feature_weight: float, logit_weight: float, margin: float = 0.0) -> None:
         super().__init__()
         self.weights = feature_weight, logit_weight
+        self.margin = margin
         self.teacher: Any = None
         self.added: list[tuple[int, float, float]] = []
 
@@ -40,7 +41,7 @@ class Increment(SupervisedPlugin):
             a, b = (old.pooled, new.pooled) if a is None else (a, b[:, :n])
             distance = float(sum((x - y) ** 2 for x, y in zip(a.flatten(), b.flatten(), strict=True)))
             expected += self.weights[0] * distance / float(a.square().sum())
-            p, q = torch.sigmoid(old.logits.double()), torch.sigmoid(new.logits[:, :n].double())
+            p, q = torch.sigmoid(old.logits.double() - self.margin), torch.sigmoid(new.logits[:, :n].double())
             divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
             unknown = strategy.mb_y[:, :n] < 0
             if unknown.any():
@@ -70,6 +71,25 @@ def test_what_is_added_to_the_loss(
         assert added == pytest.approx(expected, rel=1e-3, abs=2e-6)
     assert max(added for t, added, _ in watcher.added if t == 2) > 1e-4
     assert all(added == 0.0 for t, added, _ in watcher.added if t == 0)
+
+
+def test_a_margin_lowers_what_is_distilled(tiny_scenario: Any, learn: Any) -> None:
+    watcher = Increment(0.0, 1.0, margin=1.5)
+    strategy = DLFL(feature_weight=0.0, logit_margin=1.5)
+    learn(strategy, tiny_scenario(features=varied_maps(40)), head="dlfl", extra=[watcher], lr=0.5)
+    for t, added, expected in watcher.added:
+        assert added == pytest.approx(expected, rel=1e-3, abs=2e-6)
+        assert (t == 0) == (added == 0.0)
+
+
+def test_exemplars_may_be_herded(tiny_scenario: Any, learn: Any) -> None:
+    herded, listed = DLFL(memory_size=9, selection="herding"), load("strategies", "er_herding")(memory_size=9)
+    first, second = (learn(strategy, tiny_scenario(), head="dlfl", stop_after=1) for strategy in (herded, listed))
+    ids = [
+        next(p for p in learnt.plugins if hasattr(p, "buffer")).buffer.buffer.sample_ids.data.tolist()
+        for learnt in (first, second)
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_zero_weights_and_single_experiences_are_naive_on_the_same_head(tiny_scenario: Any, learn: Any) -> None:
