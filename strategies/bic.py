@@ -19,11 +19,12 @@ from cml_bench.memory.budget import MemorySize, split_size
 from cml_bench.memory.label_balanced import LabelBalancedMemory
 from cml_bench.models.heads.head import Head, HeadOutput
 from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.rehearsal import Rehearsal
-from cml_bench.training.relabel import Reader, make_reader, read_logits
+from cml_bench.training.relabel import Reader, make_reader
 from cml_bench.training.replay import ReplayPlugin
 from cml_bench.training.strategy import StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin

@@ -14,9 +14,10 @@ from torch import Tensor
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.pixels import Store
 from cml_bench.memory.reservoir import ReservoirBuffer
+from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.training.context import RunContext
-from cml_bench.training.relabel import Reader, make_reader, read_logits
+from cml_bench.training.relabel import Reader, make_reader
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 

@@ -10,10 +10,10 @@ from torch.nn.functional import pad
 from torch.special import entr
 
 from cml_bench.labels import PRESENT
+from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import MultiLabelDataset, merge
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.pseudo_labels import Filled, PseudoLabelPlugin, fill
-from cml_bench.training.relabel import read_logits
 
 
 class Recall:

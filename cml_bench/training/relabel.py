@@ -13,9 +13,8 @@ from torch.nn.functional import pad
 
 from cml_bench.labels import PRESENT, is_known
 from cml_bench.memory.pixels import PixelStore, Store
-from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
-from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.pseudo_labels import fill
@@ -135,15 +134,3 @@ class PseudoLabels:
         rows = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
         found = self.found[rows] & (self.ids[rows] == ids)[:, None]
         return pad(found, (0, width - found.shape[1]))
-
-
-@torch.no_grad()
-def read_logits(
-    model: MultiLabelModel, dataset: MultiLabelDataset, batch_size: int, device: torch.device | str
-) -> Tensor:
-    """Return (N, n) logits of a dataset's images, in evaluation mode and without augmentation."""
-    was_training = model.training
-    model.eval()
-    logits = [model(batch[0].to(device)) for batch in BatchLoader(dataset.eval(), batch_size)]
-    model.train(was_training)
-    return torch.cat(logits)

@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score
 from cml_bench.memory.budget import split_size
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.heads.linear import LinearHead
+from cml_bench.models.reading import read_logits
 from cml_bench.registry import load
-from cml_bench.training.relabel import read_logits
 
 BiC, Naive = load("strategies", "bic"), load("strategies", "naive")
 fit_correction, CorrectedModel = (
