@@ -16,6 +16,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.runs.setup import Plan, make_learner
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.timeline import ends_experience
+from cml_bench.training.argmax_metrics import refuse_argmax_metrics
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.state import LearnerState, Stored
@@ -32,7 +33,8 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         extra: Plugins of the caller (recording, progress).
 
     Raises:
-        CmlBenchError: If the strategy's curriculum does not yield one item for each experience.
+        CmlBenchError: If the strategy's curriculum does not yield one item for each experience, or its evaluator would
+            report accuracies.
 
     Attributes:
         learner: The Avalanche strategy object.
@@ -47,6 +49,7 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         run.model.train()
         run.model.adaptation(first[0])
         self.learner = make_learner(plan, run, list(extra))
+        refuse_argmax_metrics(self.learner)
         self._state = LearnerState(self.learner, run, scenario, extra)
         self._name, self._expected, self._done = plan.method.strategy, len(scenario.n_seen), 0
         stream = chain([first], groups)
