@@ -1,7 +1,7 @@
 """Guard rails: what avalanche-lib does with several labels an image, so that an upgrade that changes it is noticed.
 
-One test a behaviour that runs and misleads, and that the suite works around. Those of single methods stand beside ours,
-as ``test_upstream_*`` in ``tests/strategies`` (SI, MAS, EWC, GEM, A-GEM, DER, ER-ACE, MIR, GDumb, freezing, RWalk, L2P).
+One test a behaviour that runs and misleads, and that the suite works around. Those of single methods stand beside
+ours, as ``test_upstream_*`` in ``tests/strategies``: SI, MAS, EWC, GEM, A-GEM, DER, ER-ACE, MIR, GDumb, RWalk, L2P ...
 """
 
 from __future__ import annotations
