@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
-from cml_bench.runs.events import CheckpointEvery
-from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_models
+from cml_bench.runs.events import CheckpointEvery, Log
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_extras
 from cml_bench.runs.results import result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
@@ -31,6 +31,7 @@ def run(
     workers: int | None = 1,
     checkpoint_every: CheckpointEvery = "experience",
     save_models: bool = False,
+    log: Log | None = None,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
@@ -47,6 +48,7 @@ def run(
         checkpoint_every: ``experience`` for jobs that can be stopped at any time and go on after the last experience
             learnt, with the same predictions to the bit; ``never`` for jobs that start anew.
         save_models: Keep the model after each experience beside its result, for ``explain``.
+        log: ``tensorboard`` or ``wandb``, to follow loss and metrics of running jobs; files lie beside the results.
         console: Where to show progress; None for nowhere.
         **options: Options of the benchmark and training settings; ``federated="clients=5 rounds=3"`` for clients in
             place of one learner.
@@ -61,7 +63,7 @@ def run(
         parse_seeds(_listed(seeds)),
         [f"{key}={as_text(value)}" for key, value in options.items()],
     )
-    return run_jobs(with_models(jobs, save_models), Path(results), workers, console, checkpoint_every)
+    return run_jobs(with_extras(jobs, save_models, log), Path(results), workers, console, checkpoint_every)
 
 
 def sweep(
@@ -71,12 +73,13 @@ def sweep(
     workers: int | None = 1,
     checkpoint_every: CheckpointEvery = "experience",
     save_models: bool = False,
+    log: Log | None = None,
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
     """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest."""
     given = [f"{key}={as_text(value)}" for key, value in options.items()]
-    jobs = with_models(read_suite(Path(suite), given).jobs, save_models)
+    jobs = with_extras(read_suite(Path(suite), given).jobs, save_models, log)
     return run_jobs(jobs, Path(results), workers, console, checkpoint_every)
 
 

@@ -67,6 +67,18 @@ SaveModelsOption = Annotated[
 ]
 
 
+class Log(str, Enum):
+    """Experiment trackers."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+LogOption = Annotated[
+    Log | None, typer.Option("--log", help="Follow loss and metrics of running jobs; files lie beside the results.")
+]
+
+
 class StreamFormat(str, Enum):
     """Formats of stream descriptions."""
 
@@ -95,6 +107,7 @@ def run(
     workers: WorkersOption = None,
     checkpoint_every: CheckpointOption = CheckpointEvery.experience,
     save_models: SaveModelsOption = False,
+    log: LogOption = None,
 ) -> None:
     """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
 
@@ -103,7 +116,7 @@ def run(
     """
     from cml_bench.api import default_methods
     from cml_bench.runs.engines.processes import warm_up
-    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_models
+    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_extras
 
     # Workers import while this process does; with one worker nothing is forked.
     if workers != 1:
@@ -113,7 +126,7 @@ def run(
     options += [f"{key}={value}" for key, value in short.items() if value is not None]
     methods = method or default_methods(benchmark)
     jobs = make_jobs([benchmark], methods, parse_class_orders(class_orders), parse_seeds(seeds), options)
-    _execute(with_models(jobs, save_models), results, workers, checkpoint_every)
+    _execute(with_extras(jobs, save_models, log.value if log else None), results, workers, checkpoint_every)
 
 
 @app.command()
@@ -124,12 +137,13 @@ def sweep(
     workers: WorkersOption = None,
     checkpoint_every: CheckpointOption = CheckpointEvery.experience,
     save_models: SaveModelsOption = False,
+    log: LogOption = None,
 ) -> None:
     """Run all jobs of a suite file that have no result yet, then print the tables."""
-    from cml_bench.runs.job import with_models
+    from cml_bench.runs.job import with_extras
     from cml_bench.runs.sweep import read_suite
 
-    jobs = with_models(read_suite(suite, set_ or []).jobs, save_models)
+    jobs = with_extras(read_suite(suite, set_ or []).jobs, save_models, log.value if log else None)
     _execute(jobs, results, workers, checkpoint_every)
 
 

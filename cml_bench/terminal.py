@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -12,18 +14,23 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
 
+_SECONDS_BETWEEN_LINES = 30
+
 
 class SweepProgress:
     """Shows what each running job does and how long the sweep will take.
 
-    On a terminal: one bar for the sweep and one line a running job (experience, epoch, loss). Elsewhere: one line a
-    finished job.
+    On a terminal: one bar for the sweep and one line a running job (experience, epoch, loss, mAP). Elsewhere: one line
+    a finished job, and now and then one for an experience that a long job has learnt.
     """
 
-    def __init__(self, jobs: Sequence[Job], console: Console) -> None:
+    def __init__(self, jobs: Sequence[Job], console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.jobs = jobs
         self.console = console
+        self._clock = clock
+        self._started = self._printed = clock()
         self._fractions = [0.0] * len(jobs)
+        self._map: dict[int, str] = {}
         self._done = 0
         self._lines: dict[int, TaskID] = {}
         self._lock = threading.Lock()
@@ -66,12 +73,29 @@ class SweepProgress:
             self.console.print(f"{name}: {event.message}", markup=False, style="yellow")
         elif event.kind == "epoch":
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
-            state = f"experience {event.experience + 1}, epoch {event.epoch}{loss}"
-            self._bars.update(self._lines[event.job], completed=event.fraction, state=state)
-            self._fractions[event.job] = event.fraction
+            state = f"experience {event.experience + 1}, epoch {event.epoch}{loss}{self._map.get(event.job, '')}"
+            self._advance(event, state)
+        elif event.kind == "experience":
+            self._map[event.job] = f", mAP {100 * event.metrics['map']:.1f}" if "map" in event.metrics else ""
+            state = f"experience {event.experience + 1} learnt{self._map[event.job]}"
+            self._advance(event, state)
+            if not self.console.is_terminal and self._clock() - self._printed > _SECONDS_BETWEEN_LINES:
+                self._print(f"{name}: {state}")
         else:
             self._finish(event, name)
         self._bars.update(self._total, completed=sum(self._fractions), state=f"{self._done} done")
+
+    def _advance(self, event: Event, state: str) -> None:
+        self._bars.update(self._lines[event.job], completed=event.fraction, state=state)
+        self._fractions[event.job] = event.fraction
+
+    def _print(self, line: str) -> None:
+        """Print a plain line with the time left, as far as that can be told."""
+        self._printed = self._clock()
+        share = sum(self._fractions) / len(self.jobs)
+        seconds = (self._printed - self._started) * (1 - share) / share if share else 0
+        left = f" ({timedelta(seconds=round(seconds))} left)" if seconds >= 1 else ""
+        self.console.print(f"{line}{left}", markup=False)
 
     def _finish(self, event: Event, name: str) -> None:
         self._done += 1
@@ -82,4 +106,4 @@ class SweepProgress:
         if event.kind == "failed":
             self.console.print(f"failed: {name}: {event.message}", markup=False, style="red")
         elif not self.console.is_terminal:
-            self.console.print(f"done {self._done}/{len(self.jobs)}: {name}", markup=False)
+            self._print(f"done {self._done}/{len(self.jobs)}: {name}")

@@ -28,7 +28,7 @@ from avalanche.benchmarks.utils.data_attribute import TaskLabels
 from avalanche.checkpointing import save_checkpoint
 from avalanche.evaluation.metrics import accuracy_metrics, class_accuracy_metrics
 from avalanche.evaluation.metrics.accuracy import Accuracy
-from avalanche.logging import CSVLogger
+from avalanche.logging import CSVLogger, WandBLogger
 from avalanche.models import IncrementalClassifier
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.regularization import LearningWithoutForgetting
@@ -173,3 +173,10 @@ def test_argmax_accuracy_is_refused(small_jobs: Any) -> None:
     (job,) = small_jobs([f"{__file__}:accurate"])
     with pytest.raises(CmlBenchError, match="Top1_Acc_Epoch compares the largest logit"):
         run_job(job)
+
+
+def test_the_wandb_logger_cannot_log_a_number() -> None:
+    logger = WandBLogger.__new__(WandBLogger)
+    logger.import_wandb()
+    with pytest.raises(AttributeError, match="viz"):
+        logger.log_single_metric("loss", 1.0, 1)

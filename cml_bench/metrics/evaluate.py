@@ -62,22 +62,11 @@ def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8))
     per_experience: list[dict[str, Any]] = []
     decisions = decide(predictions, thresholds)
     for t in range(n_experiences):
-        views = views_after(predictions, t)
-        for view in views:
-            label_ap[t, view.columns] = average_precision(*view.cut(predictions))
+        label_ap[t] = _label_ap_after(predictions, t)
         fixed = label_ap[t] if _is_fixed(predictions, t) else _ap_on_all_images(predictions, t)
         for k in range(t + 1):
             performance[k, t] = mean_defined(fixed[predictions.columns(k)])
-        seen = predictions.label_names[: predictions.n_seen[t]]
-        per_experience.append(
-            {
-                "n_seen": predictions.n_seen[t],
-                "n_images": int(np.logical_or.reduce([view.rows for view in views]).sum()),
-                "dropped_labels": [name for name, ap in zip(seen, label_ap[t], strict=False) if np.isnan(ap)],
-                "map": mean_defined(mean_defined(label_ap[t, view.columns]) for view in views),
-                **decisions[t],
-            }
-        )
+        per_experience.append(_figures(predictions, t, label_ap[t], decisions[t]))
 
     relative = forgetting(performance, relative=True)
     summary: dict[str, Any] = summarize([_only_metrics(figures) for figures in per_experience])
@@ -103,6 +92,37 @@ def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8))
     return result
 
 
+def evaluate_after(predictions: Predictions, t: int, thresholds: Sequence[float] = (0.5, 0.8)) -> dict[str, float]:
+    """Return the metrics after experience t alone, as ``evaluate`` has them under ``per_experience``.
+
+    Those that are undefined are left out.
+    """
+    figures = _figures(predictions, t, _label_ap_after(predictions, t), _decide_after(predictions, t, thresholds))
+    return {name: value for name, value in _only_metrics(figures).items() if not np.isnan(value)}
+
+
+def _label_ap_after(predictions: Predictions, t: int) -> npt.NDArray[np.float64]:
+    """Return the (C,) average precisions after experience t, NaN before arrival and where undefined."""
+    label_ap = np.full(len(predictions.label_names), np.nan)
+    for view in views_after(predictions, t):
+        label_ap[view.columns] = average_precision(*view.cut(predictions))
+    return label_ap
+
+
+def _figures(
+    predictions: Predictions, t: int, label_ap: npt.NDArray[np.float64], decisions: dict[str, float]
+) -> dict[str, Any]:
+    views = views_after(predictions, t)
+    seen = predictions.label_names[: predictions.n_seen[t]]
+    return {
+        "n_seen": predictions.n_seen[t],
+        "n_images": int(np.logical_or.reduce([view.rows for view in views]).sum()),
+        "dropped_labels": [name for name, ap in zip(seen, label_ap, strict=False) if np.isnan(ap)],
+        "map": mean_defined(mean_defined(label_ap[view.columns]) for view in views),
+        **decisions,
+    }
+
+
 def decide(predictions: Predictions, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Return, after each experience, the decision metrics at each threshold under keys like ``cf1_macro@0.5``.
 
@@ -111,16 +131,17 @@ def decide(predictions: Predictions, thresholds: Sequence[float]) -> list[dict[s
     Raises:
         CmlBenchError: If a threshold is no probability between 0 and 1.
     """
-    after: list[dict[str, float]] = []
-    for t in range(predictions.n_experiences):
-        views = [view.cut(predictions) for view in views_after(predictions, t)]
-        figures: dict[str, float] = {}
-        for threshold in thresholds:
-            parts = [decision_metrics(logits, truth, threshold) for logits, truth in views]
-            for name in parts[0]:
-                figures[f"{name}@{threshold:g}"] = mean_defined(part[name] for part in parts)
-        after.append(figures)
-    return after
+    return [_decide_after(predictions, t, thresholds) for t in range(predictions.n_experiences)]
+
+
+def _decide_after(predictions: Predictions, t: int, thresholds: Sequence[float]) -> dict[str, float]:
+    views = [view.cut(predictions) for view in views_after(predictions, t)]
+    figures: dict[str, float] = {}
+    for threshold in thresholds:
+        parts = [decision_metrics(logits, truth, threshold) for logits, truth in views]
+        for name in parts[0]:
+            figures[f"{name}@{threshold:g}"] = mean_defined(part[name] for part in parts)
+    return figures
 
 
 def summarize(per_experience: Sequence[dict[str, float]]) -> dict[str, float]:

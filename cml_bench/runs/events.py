@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 CheckpointEvery = Literal["experience", "never"]
 """An option: when a running job stores its state."""
+
+Log = Literal["tensorboard", "wandb"]
+"""An option: the experiment tracker that follows a running job."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,13 @@ class Event:
 
     Attributes:
         job: Index of the job in its sweep.
-        kind: ``start``, ``phase``, ``epoch``, ``note``, ``done`` or ``failed``.
+        kind: ``start``, ``phase``, ``epoch``, ``experience`` (learnt and tested), ``note``, ``done`` or ``failed``.
         message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
         epoch: Epochs of it that are done.
         loss: Mean loss of the last epoch.
         fraction: Share of the job's training that is done.
+        metrics: Figures after an experience, on the labels seen by then; those that are undefined are left out.
     """
 
     job: int
@@ -31,6 +35,7 @@ class Event:
     epoch: int = 0
     loss: float | None = None
     fraction: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[Event], None]

@@ -14,6 +14,7 @@ import cml_bench
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import Pairs, parse_pairs
 from cml_bench.registry import file_digest, find
+from cml_bench.runs.events import Log
 from cml_bench.runs.method import parse_method
 
 LOCATIONS = frozenset({"root", "annotations", "lists", "checkpoint"})
@@ -31,7 +32,8 @@ class Job:
         seed: Seed of everything random in the run.
         options: Options of the benchmark and training settings, as typed.
         save_models: Whether the model after each experience is kept beside the result. It changes no number, so it is
-            no part of the job's identity.
+            no part of the job's identity; nor is ``log``.
+        log: Experiment tracker that follows the job; None for none.
     """
 
     benchmark: str
@@ -40,6 +42,12 @@ class Job:
     seed: int = 0
     options: Pairs = ()
     save_models: bool = False
+    log: Log | None = None
+
+    @property
+    def determinants(self) -> dict[str, Any]:
+        """The fields that a result depends on."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("save_models", "log")}
 
     @property
     def key(self) -> str:
@@ -48,7 +56,7 @@ class Job:
         parts = (method.head, method.loss, method.wrap)
         named = [self.benchmark, method.strategy, *(part for part in parts if part and ":" in part)]
         identity = {
-            "job": {name: value for name, value in dataclasses.asdict(self).items() if name != "save_models"},
+            "job": self.determinants,
             "version": cml_bench.__version__,
             "files": [file_digest(name) for name in named],
         }
@@ -105,9 +113,9 @@ def make_jobs(
     ]
 
 
-def with_models(jobs: Iterable[Job], save_models: bool) -> list[Job]:
-    """Return the same jobs, told whether to keep the model after each experience."""
-    return [dataclasses.replace(job, save_models=save_models) for job in jobs]
+def with_extras(jobs: Iterable[Job], save_models: bool, log: Log | None) -> list[Job]:
+    """Return the same jobs, told whether to keep the model after each experience and who follows them."""
+    return [dataclasses.replace(job, save_models=save_models, log=log) for job in jobs]
 
 
 def parse_seeds(text: str) -> list[int]:

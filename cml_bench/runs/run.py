@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import traceback
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
-from cml_bench.metrics.evaluate import evaluate
+from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.runs.benchmark import Benchmark, load_sources
@@ -31,6 +32,7 @@ from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.federated import federation_record, make_course
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import LOCATIONS, Job
+from cml_bench.runs.job_log import JobLog
 from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result
@@ -56,6 +58,7 @@ def run_job(
     report: Report = lambda event: None,
     checkpoints: Path | None = None,
     models_beside: Path | None = None,
+    log: Path | None = None,
 ) -> Run:
     """Train and evaluate one job; writes nothing but checkpoints and models.
 
@@ -68,6 +71,7 @@ def run_job(
         report: Called with signs of life.
         checkpoints: Folder of the job's checkpoints, which it goes on from and adds to; None for none.
         models_beside: Result file that the model after each experience is kept beside; None to keep none.
+        log: Folder of the experiment tracker that ``job.log`` names; None for no log.
 
     Raises:
         CmlBenchError: If the input is bad or the loss diverges.
@@ -101,7 +105,9 @@ def run_job(
             found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
             stored = Checkpoints(checkpoints, found, lambda message: report(Event(index, "note", message)))
         snapshots = Snapshots(models_beside, backbone, model) if models_beside else None
-        predictions = _record(resolved, run, scenario, meter, index, report, stored, snapshots)
+        with JobLog(job, log, resolved.training.epochs) if log else nullcontext() as tracker:
+            told = _both(tracker, report) if tracker else report
+            predictions = _record(resolved, run, scenario, meter, index, told, stored, snapshots)
         with meter.phase("metrics"):
             metrics = evaluate(predictions)
             tested = scenario.splits[resolved.benchmark.evaluate_on]
@@ -148,7 +154,8 @@ def run_and_store(
     try:
         checkpoints = folder if checkpoint_every == "experience" else None
         models_beside = path if job.save_models else None
-        made = run_job(job, index=index, report=report, checkpoints=checkpoints, models_beside=models_beside)
+        log = path.with_suffix(".log") if job.log else None
+        made = run_job(job, index=index, report=report, checkpoints=checkpoints, models_beside=models_beside, log=log)
         made.predictions.save(path.with_suffix(".npz"))
         result = made.result
     except Exception as error:
@@ -197,12 +204,24 @@ def _record(
             # float16 ends at 65504.
             bounded = predict(learner, recorder, scenario, t, resolved.benchmark.evaluate_on).clamp(-60000, 60000)
             logits.append(bounded.to(torch.float16).numpy())
+        with meter.phase("metrics"):
+            figures = evaluate_after(_predictions(scenario, resolved.benchmark.evaluate_on, logits), t)
+        done = (t + 1) / len(scenario.n_seen)
+        report(Event(index, "experience", experience=t, epoch=run.training.epochs, fraction=done, metrics=figures))
         if snapshots:
             snapshots.keep(t, learner.model)
         # After the last one the result itself is about to be written.
         if checkpoints and t + 1 < len(scenario.n_seen):
             checkpoints.keep(course, logits, meter)
     return _predictions(scenario, resolved.benchmark.evaluate_on, logits)
+
+
+def _both(first: Report, second: Report) -> Report:
+    def report(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return report
 
 
 def _predictions(scenario: MultiLabelScenario, split: str, logits: list[Logits]) -> Predictions:

@@ -1,0 +1,48 @@
+"""Progress of a sweep where the output is no terminal: plain lines, few of them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from cml_bench.runs.events import Event
+from cml_bench.runs.job import Job
+from cml_bench.terminal import SweepProgress
+
+JOBS = [Job("digits", "naive"), Job("digits", "er", seed=1)]
+
+
+def printed(events: list[Event], clock: Callable[[], float] = time.monotonic) -> list[str]:
+    stream = io.StringIO()
+    with SweepProgress(JOBS, Console(file=stream, width=200), clock) as progress:
+        for event in events:
+            progress(event)
+    return stream.getvalue().splitlines()
+
+
+EVENTS = [
+    Event(0, "start"),
+    Event(0, "epoch", experience=0, epoch=1, loss=0.5, fraction=0.5),
+    Event(0, "experience", experience=0, epoch=1, fraction=0.5, metrics={"map": 0.613}),
+    Event(0, "done", fraction=1.0),
+    Event(1, "start"),
+    Event(1, "failed", "the loss became nan"),
+]
+
+
+def test_short_jobs_take_a_line_each() -> None:
+    assert printed(EVENTS) == [
+        "done 1/2: naive  default order, seed 0",
+        "failed: er  default order, seed 1: the loss became nan",
+    ]
+
+
+def test_long_jobs_tell_how_far_they_are() -> None:
+    minutes = itertools.count(step=60.0)
+    # A quarter of all is done: the line is looked for after one minute and printed after two, which leaves six.
+    first = printed(EVENTS[:4], lambda: next(minutes))[0]
+    assert first == "naive  default order, seed 0: experience 1 learnt, mAP 61.3 (0:06:00 left)"
