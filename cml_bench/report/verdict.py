@@ -1,0 +1,172 @@
+"""Is the lead real? One line under a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.report.ranks import Ranking, rank_methods
+from cml_bench.report.statistics import (
+    FEWEST_SEEDS,
+    SIGNIFICANCE,
+    Difference,
+    paired_difference,
+    pairs_needed,
+)
+
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which method leads, and whether that can be told from chance.
+
+    Attributes:
+        text: One line for readers.
+        best: The leading method; None if there is nothing to compare.
+        real: Whether the lead over every other method is told from chance.
+    """
+
+    text: str
+    best: str | None = None
+    real: bool = False
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return self.text
+
+
+def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, scale: float = 100.0) -> Verdict:
+    """Say whether the best method is better than each other one, by paired tests on the same seeds and class orders.
+
+    Only methods that have as many blocks as the best-covered one compete. The lead is called real if the difference
+    from every other competitor has a signed-rank p-value below 0.05 and an interval above zero. No correction for the
+    number of methods is needed for this one claim, although the data chose the method: to call the wrong one best, all
+    tests must err together, and if two are equal at the top, each is called better with half of 5 %.
+
+    Source: Gutmann and Maymin 1987, "Is the Selected Population the Best?", Annals of Statistics 15.
+
+    Args:
+        blocks: One row a block, its index levels named (``class_order``, ``seed`` ...), one column a method; NaN where
+            a job is missing.
+        what: What the figures are, in words.
+        lower_is_better: Whether the lowest figure is the best.
+        scale: Factor of printed differences.
+    """
+    counts = blocks.notna().sum()
+    rivals = blocks[counts.index[(counts == counts.max()) & (counts > 0)]].dropna()
+    if rivals.shape[1] < 2:
+        return Verdict(f"No verdict on {what}: fewer than two methods have run on the same number of jobs.")
+    if rivals.empty:
+        return Verdict(f"No verdict on {what}: these methods share no seed and class order; run them on the same ones.")
+    sign = -1.0 if lower_is_better else 1.0
+    means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
+    best = str(means.index[0])
+    found = {
+        str(other): paired_difference(sign * rivals[best], sign * rivals[other])
+        for other in means.index
+        if other != best
+    }
+    second, lead = next(iter(found.items()))
+    opening = f"Best {what}: {best}, {_size(lead, scale)} {'below' if lower_is_better else 'above'} {second}"
+    n = len(rivals)
+    if n < pairs_needed():
+        pairs = "1 pair" if n == 1 else f"{n} pairs"
+        return Verdict(f"{opening} over {pairs}: cannot be told apart. {_remedy(rivals)}", best)
+    evidence = f"{_interval(lead, scale)} over {_pairs(rivals)}, Wilcoxon {format_p(lead.p)}"
+    doubtful = [other for other, difference in found.items() if not _is_told(difference)]
+    if doubtful:
+        names = _listed([f"{other} ({format_p(found[other].p)})" if other != second else other for other in doubtful])
+        return Verdict(f"{opening} ({evidence}): cannot be told apart from {names}.", best)
+    orders = _count(rivals, "class_order")
+    return Verdict(f"{opening} ({evidence}): real{' on this class order' if orders == 1 else ''}.", best, real=True)
+
+
+def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False) -> Verdict:
+    """Say which method ranks first over blocks of several benchmarks, and which others it cannot be told apart from.
+
+    Friedman's test must find a difference at all, then Nemenyi's tells the best from others; see ``rank_methods``.
+
+    Args:
+        blocks: One row a block with a level ``benchmark``, one column a method; NaN where a job is missing.
+        what: What the figures are, in words.
+        lower_is_better: Whether the lowest figure ranks first.
+    """
+    try:
+        ranking = rank_methods(blocks, lower_is_better=lower_is_better)
+    except CmlBenchError as error:
+        return Verdict(f"No verdict on {what}: {error}.")
+    return _rank_verdict(ranking, what)
+
+
+def few_seeds(blocks: pd.DataFrame) -> str:
+    """Return a warning if there are fewer than three seeds behind a table, else nothing."""
+    seeds = _count(blocks.dropna(how="all"), "seed")
+    if not 0 < seeds < FEWEST_SEEDS:
+        return ""
+    told = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return f"Warning: {told} only; means and deviations of so few say little. Run --seeds {FEWEST_SEEDS} or more."
+
+
+def format_p(p: float) -> str:
+    """Return ``p = 0.004``, ``p < 0.001``."""
+    if math.isnan(p):
+        return "p undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _rank_verdict(ranking: Ranking, what: str) -> Verdict:
+    best = str(ranking.average_ranks.index[0])
+    ranks = ranking.average_ranks
+    opening = (
+        f"Best average rank of {what}: {best} ({ranks.iloc[0]:.2g}, next {ranks.index[1]} {ranks.iloc[1]:.2g}) over "
+        f"{ranking.n_blocks} blocks, Friedman {format_p(ranking.p)}"
+    )
+    alike = ranking.together_with(best)
+    left = "".join(f" {clause[0].upper()}{clause[1:]}." for clause in ranking.left_out)
+    if not alike:
+        return Verdict(f"{opening}: real, by Nemenyi's test.{left}", best, real=True)
+    return Verdict(f"{opening}: cannot be told apart from {_listed(list(alike))}.{left}", best)
+
+
+def _is_told(difference: Difference) -> bool:
+    return difference.p < SIGNIFICANCE and difference.estimate.low > 0
+
+
+def _size(difference: Difference, scale: float) -> str:
+    return f"{difference.estimate.mean * scale:.1f}"
+
+
+def _interval(difference: Difference, scale: float) -> str:
+    ends = difference.estimate
+    return f"{100 * ends.level:.0f} % interval {ends.low * scale:.1f} to {ends.high * scale:.1f}"
+
+
+def _pairs(blocks: pd.DataFrame) -> str:
+    """Return ``9 pairs``, and how they come about if they are a whole grid of seeds and class orders."""
+    seeds, orders = _count(blocks, "seed"), _count(blocks, "class_order")
+    if orders * seeds != len(blocks):
+        return f"{len(blocks)} pairs"
+    return f"{len(blocks)} pairs, {seeds} seeds x {orders} class order{'s' if orders > 1 else ''}"
+
+
+def _remedy(blocks: pd.DataFrame) -> str:
+    """Say how many more jobs a test needs."""
+    seeds, orders = _count(blocks, "seed"), _count(blocks, "class_order")
+    needed = pairs_needed()
+    more = max(FEWEST_SEEDS, seeds)
+    return f"A test needs {needed} pairs: run --seeds {more} --class-orders {max(orders, math.ceil(needed / more))}."
+
+
+def _count(blocks: pd.DataFrame, level: str) -> int:
+    return int(np.unique(blocks.index.get_level_values(level).astype(str)).size) if level in blocks.index.names else 0
+
+
+def _listed(names: list[str]) -> str:
+    shown, rest = names[:_NAMED], len(names) - _NAMED
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,122 @@
+"""The line under a table: what it says, and that it seldom calls chance real."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cml_bench.report.verdict import few_seeds, format_p, rank_verdict, verdict
+
+
+def blocks(seeds: int, orders: int = 1, /, **methods: list[float]) -> pd.DataFrame:
+    names = ["default", *(f"random:{i}" for i in range(1, orders))]
+    index = pd.MultiIndex.from_product([names, range(seeds)], names=["class_order", "seed"])
+    return pd.DataFrame(methods, index=index)
+
+
+def test_a_real_lead() -> None:
+    base = np.linspace(0.5, 0.6, 9)
+    told = verdict(blocks(3, 3, joint=base, l3a=base + np.linspace(0.02, 0.04, 9), er=base - 0.1), "last mAP")
+    assert told.text == (
+        "Best last mAP: l3a, 3.0 above joint (95 % interval 2.5 to 3.5 over 9 pairs, 3 seeds x 3 class orders, "
+        "Wilcoxon p = 0.0039): real."
+    )
+    assert (told.best, told.real) == ("l3a", True)
+
+
+def test_real_on_one_class_order_is_no_more_than_that() -> None:
+    base = np.linspace(0.5, 0.6, 6)
+    told = verdict(blocks(6, a=base, b=base + 0.1), "last mAP")
+    assert told.text.endswith("6 pairs, 6 seeds x 1 class order, Wilcoxon p = 0.031): real on this class order.")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "orders", "remedy"),
+    [
+        (1, 1, "over 1 pair: cannot be told apart. A test needs 6 pairs: run --seeds 3 --class-orders 2."),
+        (2, 1, "over 2 pairs: cannot be told apart. A test needs 6 pairs: run --seeds 3 --class-orders 2."),
+        (5, 1, "over 5 pairs: cannot be told apart. A test needs 6 pairs: run --seeds 5 --class-orders 2."),
+        (1, 5, "over 5 pairs: cannot be told apart. A test needs 6 pairs: run --seeds 3 --class-orders 5."),
+    ],
+)
+def test_too_few_pairs_for_any_test(seeds: int, orders: int, remedy: str) -> None:
+    n = seeds * orders
+    told = verdict(blocks(seeds, orders, a=[0.5] * n, b=[0.9] * n), "last mAP")
+    assert told.text == f"Best last mAP: b, 40.0 above a {remedy}"
+    assert (told.best, told.real) == ("b", False)
+
+
+def test_the_lead_must_hold_against_every_other_and_not_the_second_alone() -> None:
+    base = np.full(6, 0.5)
+    steady = base - 0.01 * np.arange(1, 7)
+    wild = base - np.array([0.9, 0.8, 0.9, -0.3, -0.2, -0.1])
+    told = verdict(blocks(6, lead=base, steady=steady, wild=wild), "last mAP")
+    assert told.text.startswith("Best last mAP: lead, 3.5 above steady (95 % interval")
+    assert told.text.endswith("Wilcoxon p = 0.031): cannot be told apart from wild (p = 0.41).")
+    assert not told.real
+
+
+def test_many_that_are_alike_are_counted() -> None:
+    figures = np.random.default_rng(0).normal(0.5, 0.1, size=(7, 6))
+    told = verdict(blocks(6, **{f"m{i}": list(row) for i, row in enumerate(figures)}), "last mAP")
+    assert told.text.endswith("and 3 more.")
+
+
+def test_lower_may_be_better() -> None:
+    base = np.linspace(0.1, 0.2, 6)
+    told = verdict(blocks(6, er=base + 0.05, ewc=base), "forgetting", lower_is_better=True)
+    assert told.text.startswith("Best forgetting: ewc, 5.0 below er (95 % interval 5.0 to 5.0")
+    assert told.real
+
+
+def test_only_methods_with_as_many_jobs_compete() -> None:
+    told = verdict(blocks(2, a=[0.5, 0.5], b=[0.6, 0.6], lucky=[0.9, math.nan]), "last mAP")
+    assert told.best == "b"
+    assert verdict(blocks(2, a=[0.5, 0.5], lucky=[0.9, math.nan]), "mAP").best is None
+    apart = verdict(blocks(2, a=[0.5, math.nan], b=[math.nan, 0.6]), "mAP")
+    assert "share no seed" in apart.text
+    assert "fewer than two" in verdict(blocks(1, a=[math.nan]), "mAP").text
+
+
+def test_chance_is_seldom_called_real() -> None:
+    """Of equal methods, one is called better in no more than 5 % of tables (with six pairs, 3 % of two methods)."""
+    generator = np.random.default_rng(1)
+    for k in (2, 4):
+        called = [
+            verdict(blocks(3, 3, **{f"m{i}": list(generator.normal(size=9)) for i in range(k)}), "x").real
+            for _ in range(300)
+        ]
+        assert np.mean(called) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_ranks_over_benchmarks() -> None:
+    index = pd.MultiIndex.from_product([["coco", "voc"], range(6)], names=["benchmark", "seed"])
+    clear = pd.DataFrame(np.tile([0.9, 0.5, 0.1], (12, 1)), index=index, columns=["a", "b", "c"])
+    told = rank_verdict(clear, "last mAP")
+    assert told.text == (
+        "Best average rank of last mAP: a (1, next b 2) over 12 blocks, Friedman p < 0.001: real, by Nemenyi's test."
+    )
+    clear.iloc[::2, :2] = clear.iloc[::2, :2].to_numpy()[:, ::-1]
+    clear.loc[("coco", 0), "c"] = math.nan
+    told = rank_verdict(clear, "last mAP")
+    assert "cannot be told apart from" in told.text
+    assert told.text.endswith("C lacks 1 of 12 blocks, left out for all: benchmark coco, seed 0.")
+    assert rank_verdict(clear[["a", "b"]], "last mAP").best is None
+
+
+def test_few_seeds_are_warned_of() -> None:
+    assert few_seeds(blocks(2, 5, a=[0.1] * 10)).startswith("Warning: 2 seeds only")
+    assert few_seeds(blocks(3, a=[0.1] * 3)) == ""
+    assert few_seeds(blocks(3, a=[0.1, math.nan, math.nan])).startswith("Warning: 1 seed only")
+
+
+def test_p_values_in_words() -> None:
+    assert [format_p(p) for p in (0.0004, 0.03125, 0.5, math.nan)] == [
+        "p < 0.001",
+        "p = 0.031",
+        "p = 0.50",
+        "p undefined",
+    ]
