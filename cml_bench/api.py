@@ -29,7 +29,9 @@ def run(
     class_orders: int | Iterable[str] = 1,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
+    engine: str | None = None,
     checkpoint_every: CheckpointEvery = "experience",
+    retry_failed: bool = True,
     save_models: bool = False,
     log: Log | None = None,
     console: Console | None = None,
@@ -45,8 +47,11 @@ def run(
         results: Folder for result files.
         workers: Jobs at once; None for one a core, or 1 with a GPU. More than one start processes, so a script must
             call this under ``if __name__ == "__main__"``.
+        engine: Where jobs run, as in ``"ray address=auto gpus=0.5"`` or ``"slurm partition=gpu"``; None for this
+            machine.
         checkpoint_every: ``experience`` for jobs that can be stopped at any time and go on after the last experience
             learnt, with the same predictions to the bit; ``never`` for jobs that start anew.
+        retry_failed: Whether jobs run again that have failed before.
         save_models: Keep the model after each experience beside its result, for ``explain``.
         log: ``tensorboard`` or ``wandb``, to follow loss and metrics of running jobs; files lie beside the results.
         console: Where to show progress; None for nowhere.
@@ -63,7 +68,15 @@ def run(
         parse_seeds(_listed(seeds)),
         [f"{key}={as_text(value)}" for key, value in options.items()],
     )
-    return run_jobs(with_extras(jobs, save_models, log), Path(results), workers, console, checkpoint_every)
+    return run_jobs(
+        with_extras(jobs, save_models, log),
+        Path(results),
+        workers=workers,
+        engine=engine,
+        console=console,
+        checkpoint_every=checkpoint_every,
+        retry_failed=retry_failed,
+    )
 
 
 def sweep(
@@ -71,7 +84,9 @@ def sweep(
     *,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
+    engine: str | None = None,
     checkpoint_every: CheckpointEvery = "experience",
+    retry_failed: bool = True,
     save_models: bool = False,
     log: Log | None = None,
     console: Console | None = None,
@@ -80,7 +95,15 @@ def sweep(
     """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest."""
     given = [f"{key}={as_text(value)}" for key, value in options.items()]
     jobs = with_extras(read_suite(Path(suite), given).jobs, save_models, log)
-    return run_jobs(jobs, Path(results), workers, console, checkpoint_every)
+    return run_jobs(
+        jobs,
+        Path(results),
+        workers=workers,
+        engine=engine,
+        console=console,
+        checkpoint_every=checkpoint_every,
+        retry_failed=retry_failed,
+    )
 
 
 def compare(results: Path | str = DEFAULT_RESULTS, metrics: Sequence[str] | None = None) -> ComparisonTable:
@@ -102,9 +125,12 @@ def default_methods(benchmark: str) -> Sequence[str]:
 def run_jobs(
     jobs: Sequence[Job],
     results: Path,
+    *,
     workers: int | None = None,
+    engine: str | None = None,
     console: Console | None = None,
     checkpoint_every: CheckpointEvery = "experience",
+    retry_failed: bool = True,
 ) -> ComparisonTable:
     """Run the jobs that have no result yet and return the table of all of them.
 
@@ -121,7 +147,7 @@ def run_jobs(
     from cml_bench.terminal import SweepProgress
 
     console = console or Console(quiet=True)
-    missing = missing_jobs(jobs, results)
+    missing = missing_jobs(jobs, results, retry_failed)
     done = [job for job in jobs if job not in missing]
     if done:
         try:
@@ -137,7 +163,9 @@ def run_jobs(
         console.print(f"{len(jobs) - len(missing)} of {_jobs(len(jobs))} done already; {len(missing)} left.")
     if missing:
         with SweepProgress(missing, console) as progress:
-            execute(missing, results, workers=workers, report=progress, checkpoint_every=checkpoint_every)
+            execute(
+                missing, results, workers=workers, report=progress, engine=engine, checkpoint_every=checkpoint_every
+            )
     frame = collect(results)
     own = {str(result_path(results, job)) for job in jobs}
     return compare_frame(frame[frame["path"].astype(str).isin(own)])

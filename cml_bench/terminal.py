@@ -66,6 +66,8 @@ class SweepProgress:
         job = self.jobs[event.job]
         name = f"{job.method}  {job.class_order} order, seed {job.seed}"
         if event.kind == "start":
+            # A job whose process died starts once more.
+            self._remove(event.job)
             self._lines[event.job] = self._bars.add_task(f"  {name}", total=1.0, state="loading")
         elif event.kind == "phase":
             self._bars.update(self._lines[event.job], state=event.message)
@@ -97,13 +99,18 @@ class SweepProgress:
         left = f" ({timedelta(seconds=round(seconds))} left)" if seconds >= 1 else ""
         self.console.print(f"{line}{left}", markup=False)
 
+    def _remove(self, job: int) -> None:
+        line = self._lines.pop(job, None)
+        if line is not None:
+            self._bars.remove_task(line)
+
     def _finish(self, event: Event, name: str) -> None:
         self._done += 1
         self._fractions[event.job] = 1.0
-        line = self._lines.pop(event.job, None)
-        if line is not None:
-            self._bars.remove_task(line)
-        if event.kind == "failed":
+        self._remove(event.job)
+        if event.kind == "skipped":
+            self.console.print(f"skipped: {name}: {event.message}", markup=False, style="yellow")
+        elif event.kind == "failed":
             self.console.print(f"failed: {name}: {event.message}", markup=False, style="red")
         elif not self.console.is_terminal:
             self._print(f"done {self._done}/{len(self.jobs)}: {name}")

@@ -19,7 +19,8 @@ class Event:
 
     Attributes:
         job: Index of the job in its sweep.
-        kind: ``start``, ``phase``, ``epoch``, ``experience`` (learnt and tested), ``note``, ``done`` or ``failed``.
+        kind: ``start``, ``phase``, ``epoch``, ``experience`` (learnt and tested), ``note``, ``done``,
+            ``failed``, or ``skipped`` (another process runs it).
         message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
         epoch: Epochs of it that are done.

@@ -26,7 +26,9 @@ from cml_bench.runs.checkpoint import (
     identity,
     remove_checkpoints,
 )
+from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.environment import environment
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.federated import federation_record, make_course
@@ -141,14 +143,29 @@ def run_and_store(
     index: int = 0,
     report: Report = lambda event: None,
     checkpoint_every: CheckpointEvery = "experience",
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run a job and write its files; a failure is a result too, with its sentence.
 
-    A job that was stopped goes on from its last checkpoint, which lies beside the result until that is written.
+    A job that was stopped goes on from its last checkpoint, which lies beside the result until that is written. A job
+    that another process is running is left to it.
 
     Returns:
-        The result as written.
+        The result as written; None for a job that another process is running.
     """
+    with claim(result_path(results, job)) as mine:
+        if not mine:
+            report(Event(index, "skipped", SKIPPED))
+            return None
+        result = _run_and_store(job, results, index, report, checkpoint_every)
+    # Only now: what is reported as done must survive an interruption.
+    done = result["status"] == "ok"
+    report(Event(index, "done", fraction=1.0) if done else Event(index, "failed", result["error"]))
+    return result
+
+
+def _run_and_store(
+    job: Job, results: Path, index: int, report: Report, checkpoint_every: CheckpointEvery
+) -> dict[str, Any]:
     path = result_path(results, job)
     folder = checkpoint_folder(path)
     try:
@@ -161,21 +178,24 @@ def run_and_store(
     except Exception as error:
         expected = isinstance(error, CmlBenchError)
         sentence = str(error) if expected else f"{in_one_line(error)}; the traceback is in {path}"
-        result = {
-            "schema_version": SCHEMA_VERSION,
-            "key": job.key,
-            "status": "failed",
-            "error": sentence,
-            "traceback": None if expected else traceback.format_exc(),
-            "job": _job_record(job, None),
-            "data": _data_of(job),
-        }
+        return store_failure(job, results, sentence, None if expected else traceback.format_exc())
     write_result(path, result)
-    if result["status"] == "ok":
-        remove_checkpoints(folder)
-    # Only now: what is reported as done must survive an interruption.
-    status = Event(index, "done", fraction=1.0) if result["status"] == "ok" else Event(index, "failed", result["error"])
-    report(status)
+    remove_checkpoints(folder)
+    return result
+
+
+def store_failure(job: Job, results: Path, sentence: str, trace: str | None = None) -> dict[str, Any]:
+    """Write the result of a job that failed, and return it."""
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "key": job.key,
+        "status": "failed",
+        "error": sentence,
+        "traceback": trace,
+        "job": _job_record(job, None),
+        "data": _data_of(job),
+    }
+    write_result(result_path(results, job), result)
     return result
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.options import as_text, parse_pairs
+from cml_bench.runs.engines.engine import parse_engine
 from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
-from cml_bench.runs.results import is_done
+from cml_bench.runs.results import is_done, result_path
 
 
-def missing_jobs(jobs: Sequence[Job], results: Path) -> list[Job]:
-    """Return the jobs that have no complete result yet; failed ones count as missing."""
-    return [job for job in jobs if not is_done(results, job)]
+def missing_jobs(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> list[Job]:
+    """Return the jobs that have no complete result yet; failed ones count as missing unless they are to be kept."""
+    missing = [job for job in jobs if not is_done(results, job)]
+    return missing if retry_failed else [job for job in missing if not result_path(results, job).is_file()]
 
 
 def execute(
@@ -27,6 +29,7 @@ def execute(
     *,
     workers: int | None,
     report: Report,
+    engine: str | None = None,
     checkpoint_every: CheckpointEvery = "experience",
 ) -> None:
     """Run jobs, several at once if there are cores for them.
@@ -34,25 +37,21 @@ def execute(
     Args:
         jobs: What to run.
         results: Results folder.
-        workers: Processes; 1 runs in this process, None takes one a core (or 1 where a GPU is used).
+        workers: Jobs at once; None for as many as the engine has room for.
         report: Called with the jobs' events.
+        engine: Where to run, as in ``"ray gpus=0.5"``; None for this machine: in this process if there is one worker
+            (or a GPU and nothing said of workers), else in one process a core.
         checkpoint_every: When running jobs store their state.
     """
     _check_writable(results)
-    if workers is None:
+    if engine is None:
         # joblib counts the cores that this process may use, containers and CPU affinity included.
         from joblib import cpu_count
 
-        workers = 1 if any(_uses_gpu(job) for job in jobs) else cpu_count()
-    workers = min(workers, len(jobs))
-    if workers > 1:
-        from cml_bench.runs.engines import processes
-
-        processes.execute(jobs, results, report, workers, checkpoint_every)
-    else:
-        from cml_bench.runs.engines import serial
-
-        serial.execute(jobs, results, report, checkpoint_every)
+        if workers is None:
+            workers = 1 if any(_uses_gpu(job) for job in jobs) else cpu_count()
+        engine = "serial" if min(workers, len(jobs)) == 1 else "processes"
+    parse_engine(engine).execute(jobs, results, report, workers, checkpoint_every)
 
 
 def _check_writable(results: Path) -> None:

@@ -9,11 +9,13 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.queues import Queue
 from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.runs.engines.engine import Engine, report_lost
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
@@ -26,59 +28,88 @@ def warm_up() -> None:
     forkserver.ensure_running()
 
 
-def execute(
-    jobs: Sequence[Job],
-    results: Path,
-    report: Report,
-    workers: int,
-    checkpoint_every: CheckpointEvery = "experience",
-) -> None:
-    """Run jobs in a pool of processes; each result is written as soon as it is there.
+@dataclass(frozen=True)
+class Processes(Engine):
+    """Jobs in a pool of processes of this machine; as many as there are cores unless said otherwise.
 
-    The same job gives the same result as in the serial engine: a job shares nothing with its neighbours.
-
-    Args:
-        jobs: What to run.
-        results: Results folder.
-        report: Called in this process with the events of all jobs.
-        workers: Number of processes.
-        checkpoint_every: When running jobs store their state.
-
-    Raises:
-        CmlBenchError: If a worker was killed; finished results are kept.
+    The same job gives the same result as in the serial engine: a job shares nothing with its neighbours. When a worker
+    dies (out of memory, say), the jobs that had begun run again, one at a time; one that kills its process once more
+    has failed.
     """
-    warm_up()
-    context = multiprocessing.get_context("forkserver")
-    events: Queue[Event | None] = context.Queue()
-    listener = threading.Thread(target=_listen, args=(events, report), daemon=True)
-    listener.start()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_connect, initargs=(events,))
-    try:
-        try:
-            pool.submit(_check, jobs).result()
-        except BrokenProcessPool:
-            raise CmlBenchError(
-                "the worker processes did not start: a script that runs several at once must do so under "
-                "if __name__ == '__main__', or with workers=1"
-            ) from None
-        futures = [pool.submit(_work, job, results, index, checkpoint_every) for index, job in enumerate(jobs)]
-        for future in as_completed(futures):
-            future.result()
-    except BrokenProcessPool:
-        raise CmlBenchError(
-            "a worker process was killed (out of memory?): finished results are kept; run the same command again to go "
-            "on, with fewer --workers if memory ran out"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-        events.put(None)
+
+    def execute(
+        self, jobs: Sequence[Job], results: Path, report: Report, workers: int | None, checkpoint_every: CheckpointEvery
+    ) -> None:
+        """Run the jobs in a pool, and in another one if a worker dies."""
+        from joblib import cpu_count
+
+        warm_up()
+        with _Pool(1, report) as pool:
+            try:
+                pool.submit(_check, jobs).result()
+            except BrokenProcessPool:
+                raise CmlBenchError(
+                    "the worker processes did not start: a script that runs several at once must do so under "
+                    "if __name__ == '__main__', or with workers=1"
+                ) from None
+
+        def run(indices: Sequence[int], at_once: int) -> set[int]:
+            """Run jobs until all are done or a worker dies; return those that had begun and are not done."""
+            with _Pool(min(at_once, len(indices)), report) as pool:
+                futures = {pool.submit(_work, jobs[i], results, i, checkpoint_every): i for i in indices}
+                try:
+                    for future in as_completed(futures):
+                        future.result()
+                        waiting.discard(futures[future])
+                except BrokenProcessPool:
+                    # What a worker said last may be lost with it.
+                    return waiting & (pool.begun() or set(indices))
+            return set()
+
+        waiting, suspects = set(range(len(jobs))), set[int]()
+        while ready := sorted(waiting - suspects):
+            suspects |= run(ready, workers or cpu_count())
+        for index in sorted(suspects):
+            report(Event(index, "note", "a worker process died while this job ran; running it again on its own"))
+            if run([index], 1):
+                report_lost(index, jobs[index], results, report, _KILLED)
+
+
+_KILLED = "the process was killed (out of memory?): free memory, or run fewer jobs at once with --workers"
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool whose workers report to this process, each pool by a way of its own: a killed worker may block it."""
+
+    def __init__(self, workers: int, report: Report) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._events: Queue[Event | None] = context.Queue()
+        self._report = report
+        self._begun: set[int] = set()
+        super().__init__(workers, mp_context=context, initializer=_connect, initargs=(self._events,))
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def begun(self) -> set[int]:
+        """Return the jobs that have begun, as far as is known once all workers have gone."""
+        self._hang_up()
+        return self._begun
+
+    def __exit__(self, *error: object) -> None:
+        """End the workers, then wait for what they have said."""
+        self.shutdown(cancel_futures=True)
+        self._hang_up()
+
+    def _listen(self) -> None:
+        while (event := self._events.get()) is not None:
+            if event.kind == "start":
+                self._begun.add(event.job)
+            self._report(event)
+
+    def _hang_up(self) -> None:
+        self._events.put(None)
         # A worker killed while it was sending leaves the queue locked; its last words are not worth waiting for.
-        listener.join(timeout=5)
-
-
-def _listen(events: Queue[Event | None], report: Report) -> None:
-    while (event := events.get()) is not None:
-        report(event)
+        self._listener.join(timeout=5)
 
 
 def _connect(events: Queue[Event | None]) -> None:

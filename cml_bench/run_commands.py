@@ -1,0 +1,161 @@
+"""The commands that run jobs: ``run`` and ``sweep``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cml_bench.errors import CmlBenchError
+
+if TYPE_CHECKING:
+    from cml_bench.runs.job import Job
+
+DEFAULT_RESULTS = Path("results/runs")
+
+
+class CheckpointEvery(str, Enum):
+    """When running jobs store their state."""
+
+    experience = "experience"
+    never = "never"
+
+
+class Log(str, Enum):
+    """Experiment trackers."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value for the benchmark or the training; repeat it.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Jobs at once; by default one a core, or 1 with a GPU.")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where jobs run: serial, processes, 'ray address=auto gpus=0.5' or 'slurm partition=gpu minutes=240'; by "
+        "default this machine."
+    ),
+]
+CheckpointOption = Annotated[
+    CheckpointEvery,
+    typer.Option("--checkpoint-every", help="What a stopped job goes on after; never makes it start anew."),
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed/--keep-failed", help="Whether failed jobs run again.")]
+SaveModelsOption = Annotated[
+    bool, typer.Option("--save-models", help="Keep the model after each experience beside its result, for explain.")
+]
+LogOption = Annotated[
+    Log | None, typer.Option("--log", help="Follow loss and metrics of running jobs; files lie beside the results.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the jobs and what they would cost; run nothing.")]
+
+
+def run(
+    benchmark: Annotated[str, typer.Argument(help="Benchmark name or ./file.py:Class.")] = "digits",
+    method: Annotated[
+        list[str] | None, typer.Option(help="Strategy with options, e.g. 'er head=dlfl memory_size=500'; repeat it.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list: 0,4,7.")] = "2",
+    class_orders: Annotated[
+        str, typer.Option(help="Number of class orders, or a list: default,frequency,random:5.")
+    ] = "1",
+    set_: SetOption = None,
+    root: Annotated[str | None, typer.Option(help="Data folder; short for --set root=...")] = None,
+    annotations: Annotated[str | None, typer.Option(help="Annotation folder; short for --set annotations=...")] = None,
+    federated: Annotated[
+        str | None, typer.Option(help="Clients and rounds: 'clients=5 rounds=3'; short for --set federated=...")
+    ] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    workers: WorkersOption = None,
+    engine: EngineOption = None,
+    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    retry_failed: RetryOption = True,
+    save_models: SaveModelsOption = False,
+    log: LogOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
+
+    Runs only what has no result yet: the same command again goes on where it stopped, within a job after the last
+    experience learnt.
+    """
+    from cml_bench.api import default_methods
+    from cml_bench.runs.engines.processes import warm_up
+    from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_extras
+
+    # Workers import while this process does; with one worker nothing is forked.
+    if workers != 1 and engine in (None, "processes") and not dry_run:
+        warm_up()
+    options = list(set_ or [])
+    short = {"root": root, "annotations": annotations, "federated": federated}
+    options += [f"{key}={value}" for key, value in short.items() if value is not None]
+    methods = method or default_methods(benchmark)
+    jobs = make_jobs([benchmark], methods, parse_class_orders(class_orders), parse_seeds(seeds), options)
+    jobs = with_extras(jobs, save_models, log.value if log else None)
+    _execute(jobs, results, workers, engine, checkpoint_every, retry_failed, dry_run)
+
+
+def sweep(
+    suite: Annotated[Path, typer.Argument(help="YAML file: benchmarks, methods, class_orders, seeds, set, vary.")],
+    set_: SetOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    workers: WorkersOption = None,
+    engine: EngineOption = None,
+    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    retry_failed: RetryOption = True,
+    save_models: SaveModelsOption = False,
+    log: LogOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Run all jobs of a suite file that have no result yet, then print the tables."""
+    from cml_bench.runs.job import with_extras
+    from cml_bench.runs.sweep import read_suite
+
+    jobs = with_extras(read_suite(suite, set_ or []).jobs, save_models, log.value if log else None)
+    _execute(jobs, results, workers, engine, checkpoint_every, retry_failed, dry_run)
+
+
+def _execute(
+    jobs: Sequence[Job],
+    results: Path,
+    workers: int | None,
+    engine: str | None,
+    checkpoint_every: CheckpointEvery,
+    retry_failed: bool,
+    dry_run: bool,
+) -> None:
+    """Run what is missing, with live progress; print the table of these jobs and where the files are."""
+    from cml_bench.api import run_jobs
+    from cml_bench.report import forecast
+    from cml_bench.report.console import make_console
+    from cml_bench.report.formats import to_terminal
+
+    console = make_console()
+    if dry_run:
+        console.print(forecast.to_terminal(forecast.forecast(jobs, results, retry_failed), workers))
+        return
+    try:
+        table = run_jobs(
+            jobs,
+            results,
+            workers=workers,
+            engine=engine,
+            console=console,
+            checkpoint_every=checkpoint_every.value,
+            retry_failed=retry_failed,
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished results are kept; the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    console.print(to_terminal(table, console.width))
+    console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
+    failed = sum(int(part.rows["failed"].sum()) for part in table.benchmarks)
+    if failed:
+        raise CmlBenchError(f"{failed} of {len(jobs)} jobs failed; the same command runs only these again")

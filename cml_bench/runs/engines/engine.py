@@ -1,0 +1,89 @@
+"""The engine contract: where jobs run, as one line of text."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.options import convert, parse_pairs, split_words
+from cml_bench.runs.events import CheckpointEvery, Event, Report
+from cml_bench.runs.job import Job
+from cml_bench.runs.results import is_done, result_path
+
+ENGINES: Final = {"serial": "Serial", "processes": "Processes", "ray": "Ray", "slurm": "Slurm"}
+"""Engines by name: the module of this package, and the class in it."""
+
+
+@dataclass(frozen=True)
+class Engine(ABC):
+    """Runs jobs somewhere. Fields are options, as in ``--engine "ray gpus=0.5"``; none of them changes a number."""
+
+    @abstractmethod
+    def execute(
+        self, jobs: Sequence[Job], results: Path, report: Report, workers: int | None, checkpoint_every: CheckpointEvery
+    ) -> None:
+        """Run every job; each result is in the results folder before it is reported as done.
+
+        A job that fails, or whose process dies, has a failed result and stops nobody.
+
+        Args:
+            jobs: What to run.
+            results: Results folder.
+            report: Called in this process with the events of all jobs.
+            workers: Jobs at once; None for what the engine thinks right.
+            checkpoint_every: When running jobs store their state.
+
+        Raises:
+            CmlBenchError: If bad input is found before anything runs, or the engine cannot run at all.
+        """
+
+
+def parse_engine(text: str) -> Engine:
+    """Parse ``"ray address=auto gpus=0.5"``.
+
+    Raises:
+        CmlBenchError: If there is no such engine or option.
+    """
+    name, *words = split_words(text) or [""]
+    if name not in ENGINES:
+        raise CmlBenchError(f"engine {name!r} is unknown: {suggest(name, ENGINES)}")
+    kind = getattr(importlib.import_module(f"{__package__}.{name}"), ENGINES[name])
+    engine: Engine = kind(**convert(kind, dict(parse_pairs(words)), owner=f"engine {name!r}"))
+    return engine
+
+
+SKIPPED: Final = "another process is running this job: its result will be here as well"
+
+
+def report_outcome(index: int, job: Job, results: Path, report: Report, ran: bool) -> None:
+    """Report a job that has ended elsewhere as its result file here has it; one that did not run is skipped."""
+    if not ran:
+        report(Event(index, "skipped", SKIPPED))
+    elif is_done(results, job):
+        report(Event(index, "done", fraction=1.0))
+    else:
+        report(Event(index, "failed", json.loads(result_path(results, job).read_text(encoding="utf-8"))["error"]))
+
+
+def report_lost(index: int, job: Job, results: Path, report: Report, sentence: str) -> None:
+    """Write and report the failed result of a job whose process left none."""
+    from cml_bench.runs.run import store_failure
+
+    store_failure(job, results, sentence)
+    report(Event(index, "failed", sentence))
+
+
+def without_outcome(report: Report) -> Report:
+    """Return a report for a job elsewhere: whether it is done is said here, when its result is here."""
+
+    def forward(event: Event) -> None:
+        if event.kind not in ("done", "failed", "skipped"):
+            report(event)
+
+    return forward
