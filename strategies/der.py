@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.storage_policy import ExemplarsBuffer
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.training.context import RunContext
-from cml_bench.training.relabel import Reader, make_reader
+from cml_bench.training.relabel import Relabel, make_reader
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -49,9 +49,12 @@ class DER(Strategy):
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER plugin over a reservoir."""
+        return [DERPlugin(*self.parts(run), alpha=self.alpha)]
+
+    def parts(self, run: RunContext, relabel: Relabel = "as_stored") -> tuple[Any, ...]:
+        """Return what a ``MemoryPlugin`` over a reservoir is made of."""
         buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-        parts = buffer, self.replay_batch_size, run.generator("replay"), make_reader("as_stored", run, self.store)
-        return [DERPlugin(*parts, alpha=self.alpha)]
+        return buffer, self.replay_batch_size, run.generator("replay"), make_reader(relabel, run, self.store)
 
 
 class DERPlugin(MemoryPlugin):
@@ -61,16 +64,8 @@ class DERPlugin(MemoryPlugin):
         logits: Sample id to the (w,) logits of the w labels that there were when the image was stored.
     """
 
-    def __init__(
-        self,
-        buffer: ExemplarsBuffer,
-        batch_size: int | None,
-        generator: torch.Generator,
-        reader: Reader | None = None,
-        *,
-        alpha: float,
-    ) -> None:
-        super().__init__(buffer, batch_size, generator, reader)
+    def __init__(self, *parts: Any, alpha: float) -> None:
+        super().__init__(*parts)
         self.alpha = alpha
         self.logits: dict[int, Tensor] = {}
 
@@ -84,25 +79,25 @@ class DERPlugin(MemoryPlugin):
     def show(self, strategy: Any, batch: MultiLabelDataset) -> None:
         """Show a batch of an online stream to the reservoir and store the step's logits of what it took in."""
         super().show(strategy, batch)
-        step = dict(zip(batch.sample_ids.data.tolist(), strategy.mb_output.detach(), strict=True))
-        known = step | self.logits
-        self.logits = {sample: known[sample] for sample in self._stored()}
+        self._keep(batch.sample_ids.data.tolist(), strategy.mb_output.detach())
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Show a whole experience to the reservoir and store the logits of what it took in."""
         super().after_training_exp(strategy, **kwargs)
-        stored = self._stored()
-        new = [row for row, sample in enumerate(stored) if sample not in self.logits]
-        logits = {sample: self.logits[sample] for sample in stored if sample in self.logits}
-        if new:
-            images = self.buffer.buffer.subset(new)
-            read = read_logits(strategy.model, images, strategy.eval_mb_size, strategy.device)
-            logits.update(zip(images.sample_ids.data.tolist(), read, strict=True))
-        self.logits = logits
+        stored = self.buffer.buffer
+        new = [row for row, sample in enumerate(stored.sample_ids.data.tolist()) if sample not in self.logits]
+        images = stored.subset(new)
+        read = read_logits(strategy.model, images, strategy.eval_mb_size, strategy.device) if new else ()
+        self._keep(images.sample_ids.data.tolist(), read)
 
-    def _stored(self) -> list[int]:
-        ids: list[int] = self.buffer.buffer.sample_ids.data.tolist()
-        return ids
+    def _keep(self, ids: list[int], logits: Iterable[Tensor]) -> None:
+        """Keep what was said of images that have come into the memory; forget those that have left."""
+        said = dict(zip(ids, logits, strict=True))
+        # A copy of the row: a view would keep all the others alive.
+        self.logits = {
+            sample: self.logits[sample] if sample in self.logits else said[sample].clone()
+            for sample in self.buffer.buffer.sample_ids.data.tolist()
+        }
 
 
 def stored_logit_loss(logits: Tensor, stored: list[Tensor]) -> Tensor:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.storage_policy import ExemplarsBuffer
 from pydantic import NonNegativeFloat
 
-from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
-from cml_bench.training.relabel import Reader, Relabel, make_reader
+from cml_bench.training.relabel import Relabel
 from cml_bench.training.strategy import StrategyMeta
 
 from .der import DER, DERPlugin
@@ -38,25 +35,14 @@ class DERpp(DER):
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER++ plugin over a reservoir."""
-        buffer = ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-        parts = buffer, self.replay_batch_size, run.generator("replay"), make_reader(self.relabel, run, self.store)
-        return [DERppPlugin(*parts, alpha=self.alpha, beta=self.beta)]
+        return [DERppPlugin(*self.parts(run, self.relabel), alpha=self.alpha, beta=self.beta)]
 
 
 class DERppPlugin(DERPlugin):
     """Adds the label term to the logit term."""
 
-    def __init__(
-        self,
-        buffer: ExemplarsBuffer,
-        batch_size: int | None,
-        generator: torch.Generator,
-        reader: Reader | None = None,
-        *,
-        alpha: float,
-        beta: float,
-    ) -> None:
-        super().__init__(buffer, batch_size, generator, reader, alpha=alpha)
+    def __init__(self, *parts: Any, alpha: float, beta: float) -> None:
+        super().__init__(*parts, alpha=alpha)
         self.beta = beta
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:

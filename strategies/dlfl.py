@@ -7,17 +7,15 @@ from typing import Any, Literal
 
 from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat
 
 from cml_bench.labels import is_known
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.herding import HerdingMemory
-from cml_bench.memory.pixels import Store
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
-from cml_bench.training.relabel import Relabel, make_reader
-from cml_bench.training.replay import ReplayPlugin
-from cml_bench.training.strategy import Strategy, StrategyMeta
+from cml_bench.training.rehearsal import Rehearsal
+from cml_bench.training.strategy import StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
 
 from .lwf import sigmoid_distillation
@@ -26,7 +24,7 @@ __all__ = ["DLFL"]
 
 
 @dataclass(frozen=True)
-class DLFL(Strategy):
+class DLFL(Rehearsal):
     """One feature per label read by queries that grow with the labels; old label features are distilled.
 
     Source: the head is arXiv 2212.01461's (one specific feature per label, semantic spatial cross-attention). How it
@@ -44,11 +42,7 @@ class DLFL(Strategy):
             the mean square of the old features.
         logit_weight: Weight of the sigmoid distillation of the old labels' logits.
         logit_margin: What is taken off the old model's logits on entries that nobody annotated.
-        memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
         selection: Which images are kept: a ``reservoir`` of all, or those that ``herding`` picks for each label.
-        replay_batch_size: Memory images a step; None for as many as stream images.
-        relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
-        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     feature_weight: NonNegativeFloat = 1.0
@@ -56,9 +50,6 @@ class DLFL(Strategy):
     logit_margin: NonNegativeFloat = 0.0
     memory_size: MemorySize = 0
     selection: Literal["reservoir", "herding"] = "reservoir"
-    replay_batch_size: PositiveInt | None = None
-    relabel: Relabel = "as_stored"
-    store: Store = "ids"
 
     meta = StrategyMeta(
         name="dlfl",
@@ -68,20 +59,16 @@ class DLFL(Strategy):
         head="dlfl",
     )
 
+    def memory(self, run: RunContext) -> ExemplarsBuffer:
+        """Return a reservoir, or a memory filled by herding."""
+        if self.selection == "herding":
+            return HerdingMemory(self.memory_size)
+        return ReservoirBuffer(self.memory_size, run.generator("reservoir"))
+
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the distillation plugin and, with a memory, the replay plugin."""
-        plugins: list[SupervisedPlugin] = [
-            LabelFeaturePlugin(self.feature_weight, self.logit_weight, self.logit_margin)
-        ]
-        if self.memory_size:
-            buffer: ExemplarsBuffer = (
-                HerdingMemory(self.memory_size)
-                if self.selection == "herding"
-                else ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-            )
-            reader = make_reader(self.relabel, run, self.store)
-            plugins.append(ReplayPlugin(buffer, self.replay_batch_size, run.generator("replay"), reader))
-        return plugins
+        distillation = LabelFeaturePlugin(self.feature_weight, self.logit_weight, self.logit_margin)
+        return [distillation, *super().plugins(run)]
 
 
 class LabelFeaturePlugin(TeacherPlugin):

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.storage_policy import ExemplarsBuffer
 
-from cml_bench.labels import PRESENT
-from cml_bench.memory.reservoir import ReservoirBuffer
+from cml_bench.errors import CmlBenchError
+from cml_bench.labels import OUT_OF_SCOPE, PRESENT
 from cml_bench.training.context import RunContext
-from cml_bench.training.rehearsal import Rehearsal
-from cml_bench.training.relabel import Reader
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import StrategyMeta
+
+from .er import ER
 
 __all__ = ["ERACE"]
 
 
 @dataclass(frozen=True)
-class ERACE(Rehearsal):
+class ERACE(ER):
     """Experience replay in which images of the stream teach new labels alone, and images of the memory all labels.
 
     Source: Caccia et al. 2022, arXiv 2104.05025, where the softmax of a stream image runs over the classes of its batch
@@ -42,39 +40,40 @@ class ERACE(Rehearsal):
         name="er_ace", title="ER-ACE", family="replay", reference="arXiv:2104.05025", criterion="logits"
     )
 
-    def memory(self, run: RunContext) -> ReservoirBuffer:
-        """Return a reservoir."""
-        return ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the plugin that replaces the loss."""
+        """Return the plugin that replaces the loss.
+
+        Raises:
+            CmlBenchError: If columns are to be cut out of batches whose criterion knows labels by their columns.
+        """
+        if self.present_only and any(True for _ in run.criterion.buffers()):
+            name = run.criterion.meta.name
+            raise CmlBenchError(
+                f"er_ace present_only=true judges some labels of a batch alone, and loss={name} knows labels by their "
+                "place: leave present_only out, or take another loss"
+            )
         return [ACEPlugin(*self.parts(run), present_only=self.present_only)]
 
 
 class ACEPlugin(MemoryPlugin):
     """Replaces the stream's loss by the mean of one over new labels and the memory's."""
 
-    def __init__(
-        self,
-        buffer: ExemplarsBuffer,
-        batch_size: int | None,
-        generator: torch.Generator,
-        reader: Reader | None = None,
-        *,
-        present_only: bool,
-    ) -> None:
-        super().__init__(buffer, batch_size, generator, reader)
+    def __init__(self, *parts: Any, present_only: bool) -> None:
+        super().__init__(*parts)
         self.present_only = present_only
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the loss."""
         if self.memory is None:
             return
-        labels = strategy.mb_y
-        taught = torch.arange(labels.shape[1], device=labels.device) >= strategy.experience.dataset.labels.first_new
+        criterion, first_new = strategy._criterion, strategy.experience.dataset.labels.first_new
+        logits, labels = strategy.mb_output, strategy.mb_y.clone()
+        labels[:, :first_new] = OUT_OF_SCOPE
+        # A criterion may make up targets for unknown entries: these columns it is to leave alone.
+        criterion.spare = first_new
         if self.present_only:
-            taught &= (labels == PRESENT).any(dim=0)
-        # The columns are cut out, not marked unknown: a criterion may make up targets for unknown entries.
-        epoch = strategy.clock.train_exp_epochs
-        stream = strategy._criterion(strategy.mb_output[:, taught], labels[:, taught], strategy.mb_sample_id, epoch)
+            shown = (labels == PRESENT).any(dim=0)
+            criterion.spare, logits, labels = 0, logits[:, shown], labels[:, shown]
+        stream = criterion(logits, labels, strategy.mb_sample_id, strategy.clock.train_exp_epochs)
+        criterion.spare = 0
         strategy.loss = (stream + self.loss(strategy, self.draw(strategy))) / 2

@@ -56,7 +56,7 @@ class GDumb(Strategy):
         epochs = self.memory_epochs or run.training.epochs
         return [
             GDumbPlugin(memory, epochs, make_reader(self.relabel, run, self.store)),
-            FreshStartPlugin(run.model, run.training),
+            FreshStartPlugin(run),
         ]
 
 
@@ -75,10 +75,11 @@ class GDumbPlugin(SupervisedPlugin):
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Show the experience to the memory; train on the memory, and only once the experience is over."""
         self.buffer.post_adapt(strategy, strategy.experience)
+        over = ends_experience(strategy.experience)
         memory = read_memory(self.buffer.buffer, strategy.experience.dataset.labels.names, self.reader)
         # In ascending order of id: what is learnt depends on what is stored, not on when it came.
-        strategy.adapted_dataset = merge([memory]).train()
-        strategy.train_epochs = self.epochs if ends_experience(strategy.experience) else 0
+        strategy.adapted_dataset = (merge([memory]) if over else memory.subset([])).train()
+        strategy.train_epochs = self.epochs if over else 0
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let the reader look at the memory."""

@@ -14,19 +14,17 @@ from torch.nn.functional import cosine_similarity
 
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.herding import HerdingMemory
-from cml_bench.memory.pixels import Store
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.training.context import RunContext
 from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
-from cml_bench.training.relabel import Relabel, make_reader
-from cml_bench.training.replay import ReplayPlugin
-from cml_bench.training.strategy import Strategy, StrategyMeta
+from cml_bench.training.rehearsal import Rehearsal
+from cml_bench.training.strategy import StrategyMeta
 
 __all__ = ["KRT"]
 
 
 @dataclass(frozen=True)
-class KRT(Strategy):
+class KRT(Rehearsal):
     """Restore old labels by dynamic pseudo-labels, and keep what each old experience's token reads where it was.
 
     Source: Dong et al. 2023, arXiv 2302.13334; its module as ported by CUTER's authors. With a memory it is KRT-R,
@@ -44,27 +42,22 @@ class KRT(Strategy):
         token_weight: Weight of the token loss, before the root of all labels over new ones.
         below: Whether an old label that is not over the threshold is absent (``zero``, as published) or stays unknown.
         kappa: Labels expected in an image for each old label, or ``estimated``.
-        memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
-        relabel: Labels of stored images, as for ``ER``: ``as_stored``, ``pseudo`` (or ``pseudo>0.8``) or ``oracle``.
-        store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """
 
     token_weight: NonNegativeFloat = 0.02
     below: Below = "zero"
     kappa: Kappa = "estimated"
     memory_size: MemorySize = 0
-    relabel: Relabel = "as_stored"
-    store: Store = "ids"
 
     meta = StrategyMeta(name="krt", title="KRT", family="distillation", reference="arXiv:2302.13334", head="krt")
 
+    def memory(self, run: RunContext) -> HerdingMemory:
+        """Return a memory filled by herding."""
+        return HerdingMemory(self.memory_size)
+
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the KRT plugin and, with a memory, the replay plugin."""
-        plugins: list[SupervisedPlugin] = [KRTPlugin(self.token_weight, self.below, self.kappa)]
-        if self.memory_size:
-            reader = make_reader(self.relabel, run, self.store)
-            plugins.append(ReplayPlugin(HerdingMemory(self.memory_size), None, run.generator("replay"), reader))
-        return plugins
+        return [KRTPlugin(self.token_weight, self.below, self.kappa), *super().plugins(run)]
 
 
 class KRTPlugin(PseudoLabelPlugin):

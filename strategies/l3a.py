@@ -20,6 +20,7 @@ from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
+from cml_bench.training.importance import evaluating
 from cml_bench.training.pseudo_labels import fill
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -97,14 +98,13 @@ class L3APlugin(SupervisedPlugin):
         present = (dataset.labels.data == PRESENT).double().sum(dim=0)
         self.positives = F.pad(self.positives, (0, len(present) - len(self.positives))) + present
         weights = label_weights(self.positives).to(strategy.device)
-        was_training = model.training
-        model.eval()
-        for batch in BatchLoader(dataset, strategy.eval_mb_size):
-            expanded = head.expand(model.backbone(batch[0].to(strategy.device)))
-            labels = fill(batch[1].to(strategy.device), head.score(expanded), self.options.threshold, math.inf).labels
-            targets = (labels == PRESENT).double()
-            sums.add(expanded, targets, image_weights(targets, weights))
-        model.train(was_training)
+        with evaluating(model):
+            for batch in BatchLoader(dataset, strategy.eval_mb_size):
+                expanded = head.expand(model.backbone(batch[0].to(strategy.device)))
+                scores = head.score(expanded)
+                labels = fill(batch[1].to(strategy.device), scores, self.options.threshold, math.inf).labels
+                targets = (labels == PRESENT).double()
+                sums.add(expanded, targets, image_weights(targets, weights))
         if self.ridge == "gcv":
             self.ridge = generalised_cross_validation(sums.gram, sums.cross, sums.squares, sums.count)
         head.set_weights(sums.solve(self.ridge))

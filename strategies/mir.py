@@ -7,26 +7,25 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.storage_policy import ExemplarsBuffer
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from cml_bench.labels import is_known
 from cml_bench.losses.criterion import Criterion
-from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.streams.dataset import Batch
 from cml_bench.training.context import RunContext
-from cml_bench.training.rehearsal import Rehearsal
-from cml_bench.training.relabel import Reader
+from cml_bench.training.importance import evaluating
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import StrategyMeta
+
+from .er import ER
 
 __all__ = ["MIR"]
 
 
 @dataclass(frozen=True)
-class MIR(Rehearsal):
+class MIR(ER):
     """Experience replay of those drawn images whose loss a step on the stream's batch alone would raise most.
 
     Source: Aljundi et al. 2019, arXiv 1908.04742, section 3.1 (ER-MIR): the step is plain gradient descent with the
@@ -42,10 +41,6 @@ class MIR(Rehearsal):
 
     meta = StrategyMeta(name="mir", title="MIR", family="replay", reference="arXiv:1908.04742", criterion="logits")
 
-    def memory(self, run: RunContext) -> ReservoirBuffer:
-        """Return a reservoir."""
-        return ReservoirBuffer(self.memory_size, run.generator("reservoir"))
-
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that retrieves and replays."""
         return [MIRPlugin(*self.parts(run), candidates=self.candidates)]
@@ -54,16 +49,8 @@ class MIR(Rehearsal):
 class MIRPlugin(MemoryPlugin):
     """Adds the loss of the most interfered candidates."""
 
-    def __init__(
-        self,
-        buffer: ExemplarsBuffer,
-        batch_size: int | None,
-        generator: torch.Generator,
-        reader: Reader | None = None,
-        *,
-        candidates: int,
-    ) -> None:
-        super().__init__(buffer, batch_size, generator, reader)
+    def __init__(self, *parts: Any, candidates: int) -> None:
+        super().__init__(*parts)
         self.candidates = candidates
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -86,15 +73,11 @@ def look_ahead(model: nn.Module, loss: Tensor, x: Tensor, lr: float) -> tuple[Te
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         moved = {
             name: p if g is None else p - lr * g for (name, p), g in zip(parameters.items(), gradients, strict=True)
         }
-        now, then = model(x), functional_call(model, moved, (x,))
-    model.train(was_training)
-    return now, then
+        return model(x), functional_call(model, moved, (x,))
 
 
 def interference(criterion: Criterion, now: Tensor, then: Tensor, labels: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from cml_bench.memory.label_lists import ListMemory
 from cml_bench.models.layout import pool
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
+from cml_bench.training.importance import evaluating
 
 
 class HerdingMemory(ListMemory):
@@ -74,10 +74,6 @@ def pooled_features(
     model: MultiLabelModel, dataset: MultiLabelDataset, batch_size: int, device: torch.device | str
 ) -> npt.NDArray[np.floating[Any]]:
     """Return (N, D) pooled features of a dataset's images, in evaluation mode and without augmentation."""
-    was_training = model.training
-    model.eval()
-    parts: list[Tensor] = []
-    for batch in BatchLoader(dataset.eval(), batch_size):
-        parts.append(pool(model.backbone(batch[0].to(device))).cpu())
-    model.train(was_training)
-    return torch.cat(parts).numpy()
+    with evaluating(model):
+        loader = BatchLoader(dataset.eval(), batch_size)
+        return torch.cat([pool(model.backbone(batch[0].to(device))).cpu() for batch in loader]).numpy()

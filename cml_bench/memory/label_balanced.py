@@ -65,10 +65,13 @@ class LabelBalancedMemory(SamplingMemory):
         self.owners = self.owners[slots]
 
     def _choose(self, shown: npt.NDArray[np.bool_]) -> int | None:
-        owner, sizes = self._owner(shown), self._sizes()
-        may_grow = sizes[owner] < sizes[self._largest()] if owner else (sizes[_NONE] + 1 <= self._quota_of_none())
+        owner, largest, sizes = self._owner(shown), self._largest(), self._sizes()
+        if owner == _NONE:
+            may_grow = sizes[_NONE] + 1 <= self._quota_of_none()
+        else:
+            may_grow = largest == _NONE or sizes[owner] < sizes[largest]
         if may_grow:
-            return self._spare()
+            return self._any_of(largest)
         if uniform(self.generator) < sizes[owner] / self.brought[owner]:
             return self._any_of(owner)
         return None

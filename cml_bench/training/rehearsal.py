@@ -23,7 +23,7 @@ class Rehearsal(Strategy):
     """Mix each mini-batch with images drawn from a memory; a subclass says which memory.
 
     Attributes:
-        memory_size: Images in memory, or for each label seen so far as in ``20/label``.
+        memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
         replay_batch_size: Memory images a step; None for as many as stream images.
         relabel: ``as_stored`` keeps a stored image's labels as annotated; ``pseudo``, or ``pseudo>0.8``, adds what the
             model finds with a probability over 0.9, or 0.8, after each experience; ``oracle`` gives the truth for every
@@ -48,5 +48,5 @@ class Rehearsal(Strategy):
         return self.memory(run), self.replay_batch_size, run.generator("replay"), reader
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the plugin that replays the memory."""
-        return [ReplayPlugin(*self.parts(run))]
+        """Return the plugin that replays the memory, if there is to be one."""
+        return [ReplayPlugin(*self.parts(run))] if self.memory_size else []

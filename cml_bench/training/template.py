@@ -161,16 +161,29 @@ class MultiLabelTemplate(SupervisedTemplate):
         loss: Tensor = self._criterion(self.head_output, self.mb_y, self.mb_sample_id, epoch, self.second_view)
         return loss
 
-    def make_optimizer(self, **kwargs: Any) -> None:
-        """Optimise what the head and the criterion have come to need."""
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Let the model and the criterion grow, and optimise what they have come to need."""
+        super().check_model_and_optimizer(**kwargs)
+        self.start_criterion()
+
+    def start_criterion(self) -> None:
+        """Show the criterion what is going to be trained on, and optimise the parameters that it has come to need.
+
+        Once an experience, and once a chunk of an online one: not a part of ``make_optimizer``, which upstream calls
+        twice for the first experience, and for no chunk but the first.
+        """
         self._criterion.start_experience(self.adapted_dataset)
         self._criterion.build(self.model, self.adapted_dataset)
         self._criterion.to(self.device)
-        super().make_optimizer(**kwargs)
-        present = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        own = [p for p in self._criterion.parameters() if id(p) not in present]
-        if own:
-            self.optimizer.add_param_group({"params": own, "lr_factor": self._criterion.lr_factor, "weight_decay": 0.0})
+        groups = self.optimizer.param_groups
+        present = {id(p) for group in groups for p in group["params"]}
+        fresh = [p for p in self._criterion.parameters() if id(p) not in present]
+        of_criterion = next((group for group in groups if "lr_factor" in group), None)
+        if of_criterion is not None:
+            of_criterion["params"].extend(fresh)
+        elif fresh:
+            own = {"params": fresh, "lr_factor": self._criterion.lr_factor, "weight_decay": 0.0}
+            self.optimizer.add_param_group(own)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Run one epoch and keep its mean loss.

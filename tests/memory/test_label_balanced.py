@@ -56,8 +56,11 @@ class Loop:
         quota = self.size / (self.n_labels + 1)
         largest = max(range(self.n_labels), key=lambda c: (len(self.bucket(c)), -c))
         victim = None if len(self.bucket(None)) > quota else largest
-        limit = quota if owner is None else len(self.bucket(victim))
-        if len(self.bucket(owner)) + 1 <= limit:
+        if owner is None:
+            may_grow = len(self.bucket(None)) + 1 <= quota
+        else:
+            may_grow = victim is None or len(self.bucket(owner)) + 1 <= len(self.bucket(victim))
+        if may_grow:
             return self.any_of(victim)
         if self.draw() < len(self.bucket(owner)) / self.brought[owner]:
             return self.any_of(owner)
@@ -127,6 +130,14 @@ def test_images_without_labels_have_a_quota() -> None:
     memory.update_from_dataset(dataset(labels))
     assert np.count_nonzero(memory.sizes == 0) == 3
     assert memory.held.tolist() == [3, 3, 3]
+
+
+def test_images_without_labels_give_way_to_any_label_at_once() -> None:
+    """Twelve of them fill the memory; of nine images with the one label there is, each takes the place of one."""
+    memory = LabelBalancedMemory(12, generator())
+    memory.update_from_dataset(dataset([[0, 0, 0]] * 12 + [[1, 0, 0]] * 9))
+    assert memory.held.tolist() == [9, 0, 0]
+    assert np.count_nonzero(memory.sizes == 0) == 3
 
 
 def test_an_unknown_entry_is_no_label() -> None:

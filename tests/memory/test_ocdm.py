@@ -12,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cml_bench.data.inputs import TensorInputs
 from cml_bench.memory.ocdm import Divergence, OCDMMemory, least_missed
+from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 
 ROWS = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=float)
 EXAMPLE = {
@@ -126,3 +128,28 @@ def test_target_follows_a_power_of_the_stream(tiny_dataset: Any) -> None:
         for first in range(0, 100, 10):
             memory.update_from_dataset(tiny_dataset(range(first, first + 10), labels[first : first + 10]))
         assert memory.held.tolist() == expected
+
+
+@each_divergence
+@pytest.mark.parametrize("rho", [0.0, 1.0])
+def test_a_long_stream(rho: float, divergence: Divergence) -> None:
+    """5,000 images, label 0 in half of them, nine labels in 1% each: as near to the target as the stream allows.
+
+    A reservoir of 100 holds about one image of each rare label. With equal shares in the target each must hold many
+    times that; with the stream's own shares the memory's are the stream's, to within an image or two.
+    """
+    rng = np.random.default_rng(0)
+    labels = (rng.random((5000, 10)) < np.array([0.5, *[0.01] * 9])).astype(np.int8)
+    inputs, names = TensorInputs(torch.zeros(len(labels), 1)), tuple(map(str, range(10)))
+    memory = OCDMMemory(100, torch.Generator(), rho, divergence)
+    for rows in torch.arange(len(labels)).split(10):
+        matrix = LabelMatrix(torch.from_numpy(labels)[rows], names, 0)
+        memory.update_from_dataset(MultiLabelDataset.from_rows(inputs, rows, matrix))
+    assert len(memory.ids) == 100
+    assert memory.seen.tolist() == labels.sum(axis=0).tolist()
+    share = memory.held / memory.held.sum()
+    if rho:
+        assert np.abs(share - labels.sum(axis=0) / labels.sum()).max() < 0.02
+    else:
+        assert np.abs(share - 0.1).max() < 0.02
+        assert memory.held[1:].min() >= 8

@@ -53,6 +53,7 @@ class Steps(SupervisedPlugin):
         assert set(plugin.logits) == set(stored)
         assert all(torch.equal(plugin.logits[row], logits) for row, logits in self.said.items())
         assert not any(logits.requires_grad for logits in plugin.logits.values())
+        assert all(logits.untyped_storage().nbytes() == logits.nbytes for logits in plugin.logits.values())
         self.widths |= {len(logits) for logits in plugin.logits.values()}
 
 

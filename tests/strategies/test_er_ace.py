@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training import supervised as upstream
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.losses.asl import ASL
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.bce import BCE
@@ -88,6 +90,50 @@ def test_the_loss_and_its_gradient(
     learn(strategy, scenario, extra=[sums], criterion=criterion, batch_size=3)
     assert sums.replaced > 10
     assert (sums.narrowed > 0) == present_only
+
+
+class Counted(SupervisedPlugin):
+    """DB of the stream's rows over the new columns, entry by entry, with these labels' own counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        plugin = strategy.plugins[0]
+        plugin.loss = lambda strategy, batch: torch.zeros(())
+        labels = strategy.experience.dataset.labels.data
+        self.counts = [(int((column >= 0).sum()), int((column == 1).sum())) for column in labels.T]
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        if strategy.plugins[0].memory is None:
+            return
+        width, entries = strategy.mb_y.shape[1], []
+        for row, states in zip(strategy.mb_output.tolist(), strategy.mb_y.tolist(), strict=True):
+            rates = [1 / max(1, self.counts[c][1]) for c in range(width - 2, width) if states[c] == 1]
+            for c in range(width - 2, width):
+                n, n_c = self.counts[c]
+                shifted = row[c] - 0.05 / 2 * math.log(max(1, n - n_c) / max(1, n_c))
+                favour, scale = (shifted, 1.0) if states[c] == 1 else (-2 * shifted, 0.5)
+                share = 1 / max(1, n_c) / sum(rates) if rates else math.inf
+                weight = 0.1 + (1.0 if math.isinf(share) else 1 / (1 + math.exp(-10 * (share - 0.2))))
+                entries.append(weight * scale * math.log1p(math.exp(-favour)))
+        assert strategy.loss.item() == pytest.approx(sum(entries) / len(entries) / 2, rel=1e-3)
+        self.steps += 1
+
+
+@pytest.mark.parametrize("annotation", ["current", "seen"])
+def test_a_criterion_that_counts_labels_finds_each_under_its_own_count(
+    tiny_scenario: Any, learn: Any, annotation: str
+) -> None:
+    rates = np.array([0.7, 0.6, 0.5, 0.2, 0.15, 0.3])
+    truth = (np.random.default_rng(0).random((60, 6)) < rates).astype(np.int8)
+    counted = Counted()
+    scenario = tiny_scenario(truth=truth, annotation=annotation)
+    learn(ERACE(memory_size=20), scenario, extra=[counted], criterion=load("criteria", "db")(), epochs=1)
+    assert counted.steps > 5
+    with pytest.raises(CmlBenchError, match="loss=db knows labels by their place: leave present_only out"):
+        learn(ERACE(present_only=True), scenario, criterion=load("criteria", "db")())
 
 
 def test_where_old_labels_are_unknown_the_stream_teaches_what_er_teaches(tiny_scenario: Any, learn: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 
+from cml_bench.data.inputs import TensorInputs
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.assume_negative import AssumeNegative
+from cml_bench.losses.bce import BCE
 from cml_bench.registry import load
 from cml_bench.runs.check import check_jobs
 
@@ -48,6 +52,40 @@ def test_zero_weight_and_a_single_experience_are_naive(tiny_scenario: Any, learn
     settings = {"criterion": AssumeNegative("bce", "seen")}
     silent = learn(on_backbone(FeatureDistillation(weight=0.0)), parts, **settings)
     assert same(silent, learn(on_backbone(Naive()), parts, **settings))
+
+
+@pytest.mark.parametrize("name", ["feature_distillation", "podnet"])
+def test_a_second_view_of_the_images_is_not_distilled(
+    tiny_scenario: Any, learn: Any, on_backbone: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A criterion that compares views has the backbone read each image twice; the old model reads it once."""
+
+    class TwoViews(BCE):
+        meta = replace(BCE.meta, views=2)
+
+    class Compared(SupervisedPlugin):
+        steps = 0
+
+        def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+            plugin = strategy.plugins[0]
+
+            def distance(now: Any, before: Any, strategy: Any) -> Any:
+                with torch.no_grad():
+                    expected = [model.backbone(strategy.mb_x) for model in (strategy.model, plugin.teacher)]
+                assert torch.allclose(now, expected[0], atol=1e-6)
+                assert torch.equal(before, expected[1])
+                assert strategy.second_view is not None
+                self.steps += 1
+                return type(plugin).distance(plugin, now, before, strategy)
+
+            plugin.distance = distance
+
+    monkeypatch.setattr(TensorInputs, "augments", True)
+    compared = Compared()
+    # Without batch norm an image's features are its own.
+    backbone = on_backbone(load("strategies", name)(), batch_norm=False)
+    learn(backbone, tiny_scenario(), criterion=TwoViews(), extra=[compared])
+    assert compared.steps > 10
 
 
 def test_nothing_listens_between_experiences(tiny_scenario: Any, learn: Any, on_backbone: Any) -> None:

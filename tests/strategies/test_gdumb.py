@@ -94,6 +94,15 @@ def test_an_online_experience_is_trained_for_when_it_is_over(tiny_scenario: Any,
     assert [sorted(row for row, _ in epoch) for epoch in rows.epochs] == expected
 
 
+@pytest.mark.parametrize("protocol", [{}, {"online_chunk": 6}])
+def test_a_criterion_counts_what_is_trained_on(tiny_scenario: Any, learn: Any, protocol: dict[str, int]) -> None:
+    """Each image of the memory once, however many chunks have come and however often they were stored."""
+    criterion = load("criteria", "db")()
+    learnt = learn(GDumb(), tiny_scenario(assignment="disjoint", **protocol), criterion=criterion, epochs=1)
+    stored = learnt.plugins[0].buffer.buffer.labels.data
+    assert learnt.template._criterion.present.tolist() == (stored == 1).sum(dim=0).tolist()
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
 def test_without_memory_the_model_stays_untrained(tiny_scenario: Any, learn: Any, schedule: str) -> None:
     learnt = learn(GDumb(memory_size=0), tiny_scenario(), schedule=schedule)

@@ -253,6 +253,45 @@ def test_an_absurd_learning_rate_ends_in_a_sentence(tiny_scenario: Any, learn: A
         learn(Naive(), tiny_scenario(), lr=1e38, epochs=5)
 
 
+class Shown(BCE):
+    """Notes what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.datasets: list[list[int]] = []
+
+    def start_experience(self, dataset: Any) -> None:
+        self.datasets.append(dataset.sample_ids.data.tolist())
+
+
+@pytest.mark.parametrize("protocol", [{}, {"online_chunk": 6}])
+def test_a_criterion_is_shown_each_experience_or_chunk_once(
+    tiny_scenario: Any, learn: Any, protocol: dict[str, int]
+) -> None:
+    """Upstream makes the optimiser twice for the first experience, and for no chunk but the first."""
+    criterion = Shown()
+    learn(Naive(), tiny_scenario(**protocol), criterion=criterion, epochs=1)
+    streamed = [e.dataset.sample_ids.data.tolist() for e in tiny_scenario(**protocol).train_stream]
+    assert criterion.datasets == streamed
+
+
+@pytest.mark.parametrize("protocol", [{}, {"online_chunk": 6}])
+def test_labels_are_counted_once_and_estimates_share_a_group(
+    tiny_scenario: Any, learn: Any, protocol: dict[str, int]
+) -> None:
+    scenario = tiny_scenario(**protocol)
+    counted, estimating = (load("criteria", name)() for name in ("db", "role"))
+    learn(Naive(), scenario, criterion=counted, epochs=1)
+    present = torch.zeros(6)
+    for experience in scenario.train_stream:
+        present[: experience.dataset.labels.data.shape[1]] += (experience.dataset.labels.data == 1).sum(dim=0)
+    assert counted.present.tolist() == present.tolist()
+    learnt = learn(Naive(), scenario, criterion=estimating, epochs=1, stop_after=2)
+    groups = learnt.template.optimizer.param_groups
+    assert len(groups) == 2
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in estimating.parameters()}
+
+
 # -- growth ----------------------------------------------------------------------------------------------------------
 
 
