@@ -61,6 +61,10 @@ def parse_engine(text: str) -> Engine:
 SKIPPED: Final = "another process is running this job: its result will be here as well"
 
 
+PATIENCE: Final = 60.0
+"""Seconds that a job started anew waits for its former self: a machine may be given up before it is dead."""
+
+
 def report_outcome(index: int, job: Job, results: Path, report: Report, ran: bool) -> None:
     """Report a job that has ended elsewhere as its result file here has it; one that did not run is skipped."""
     if not ran:

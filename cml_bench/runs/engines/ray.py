@@ -15,7 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import replace_file
-from cml_bench.runs.engines.engine import Engine, report_lost, report_outcome, without_outcome
+from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, without_outcome
 from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import result_path
@@ -163,7 +163,9 @@ def _work(
         os.chdir(cwd)
     report = without_outcome(queue.put)
     if (Path(results) / token).is_file():
-        made = run_and_store(job, Path(results), index=index, report=report, checkpoint_every=checkpoint_every)
+        made = run_and_store(
+            job, Path(results), index=index, report=report, checkpoint_every=checkpoint_every, patience=PATIENCE
+        )
         return made is not None, {}
     with tempfile.TemporaryDirectory() as folder:
         run_and_store(job, Path(folder), index=index, report=report, checkpoint_every="never")

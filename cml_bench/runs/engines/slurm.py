@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.options import split_words
-from cml_bench.runs.engines.engine import Engine, report_lost, report_outcome
+from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
@@ -148,7 +148,8 @@ class _Work:
         from cml_bench.runs.run import run_and_store
 
         os.chdir(self.cwd)
-        return run_and_store(self.job, Path(self.results), checkpoint_every=self.checkpoint_every) is not None
+        made = run_and_store(self.job, Path(self.results), checkpoint_every=self.checkpoint_every, patience=PATIENCE)
+        return made is not None
 
     def checkpoint(self) -> DelayedSubmission:
         """Tell submitit what to run next time: the same, which goes on from the checkpoint beside the result."""

@@ -17,9 +17,10 @@ from cml_bench.training.strategy import Strategy, StrategyMeta
 
 class Wait(SupervisedPlugin):
     def after_training_exp(self, strategy, **kwargs):
-        if strategy.clock.train_exp_counter == 1:
-            with open({log!r}, "a") as file:
-                file.write("second experience\\n")
+        experience = strategy.clock.train_exp_counter
+        with open({log!r}, "a") as file:
+            file.write(f"{{experience}} ")
+        if experience == 1:
             time.sleep({seconds})
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Slow(Strategy):
 
 @pytest.fixture
 def slow_job(small_jobs: Any, tmp_path: Path) -> tuple[Job, Path]:
-    """A job of five experiences that rests in its second one, and the file that it writes a line to by then."""
+    """A job of five experiences that rests in its second one, and the file that it writes their numbers to."""
     log = tmp_path / "log.txt"
     path = tmp_path / "slow.py"
     path.write_text(SLOW.format(log=str(log), seconds=6))
