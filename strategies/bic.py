@@ -24,7 +24,7 @@ from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.rehearsal import Rehearsal
-from cml_bench.training.relabel import Reader, make_reader
+from cml_bench.training.relabel import Reader, look, make_reader
 from cml_bench.training.replay import ReplayPlugin
 from cml_bench.training.strategy import StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
@@ -181,6 +181,7 @@ class CorrectionPlugin(TeacherPlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Keep held-out images; at the end of an experience fit the correction, and copy the corrected model."""
         self.held_out.post_adapt(strategy, strategy.experience)
+        look(self.reader, strategy, self.held_out.buffer)
         if ends_experience(strategy.experience) and self.n_old and len(self.held_out.buffer):
             stored = self.reader(self.held_out.buffer, strategy.experience.dataset.labels.names)
             logits = read_logits(strategy.model, stored, strategy.eval_mb_size, strategy.device).cpu()

@@ -18,6 +18,7 @@ from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.strategy import StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
 
+from .feature_distillation import relative_distance
 from .lwf import sigmoid_distillation
 
 __all__ = ["DLFL"]
@@ -38,8 +39,8 @@ class DLFL(Rehearsal):
     from 52.7 to 55.0 (one seed, docs/dlfl_head.md); without a memory the margin changes thresholded figures alone.
 
     Attributes:
-        feature_weight: Weight of the mean squared distance between old and new features of the old labels, relative to
-            the mean square of the old features.
+        feature_weight: Weight of the squared distance between old and new features of the old labels, relative to the
+            squared length of the old features.
         logit_weight: Weight of the sigmoid distillation of the old labels' logits.
         logit_margin: What is taken off the old model's logits on entries that nobody annotated.
         selection: Which images are kept: a ``reservoir`` of all, or those that ``herding`` picks for each label.
@@ -92,8 +93,7 @@ class LabelFeaturePlugin(TeacherPlugin):
                 target, current = before.pooled, now.pooled
             else:
                 current = current[:, old]
-            distance = (current - target).square().mean() / target.square().mean()
-            strategy.loss += self.feature_weight * distance
+            strategy.loss += self.feature_weight * relative_distance(current, target)
         if self.logit_weight:
             unknown = ~is_known(strategy.mb_y[:, old])
             target = before.logits - self.logit_margin

@@ -51,5 +51,5 @@ class FeatureDistillationPlugin(BackboneTeacherPlugin):
 
 
 def relative_distance(now: Tensor, before: Tensor) -> Tensor:
-    """Return the squared distance of (B, D) features over the squared length of the old ones."""
+    """Return the squared distance of (B, ...) features over the squared length of the old ones."""
     return (now - before).square().sum() / before.square().sum().clamp(min=1e-12)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cml_bench.labels import PRESENT
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
+from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import MultiLabelDataset, merge
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
@@ -61,18 +62,23 @@ class L3A(Strategy):
 
     meta = StrategyMeta(name="l3a", title="L3A", family="analytic", reference="arXiv:2506.00816", federated=False)
 
+    def build_model(self, backbone: nn.Module | None, head: Head) -> MultiLabelModel:
+        """Return backbone and analytic classifier; the method's head learns with the backbone and then falls silent."""
+        return super().build_model(backbone, AnalyticHead(head, self.expansion, self.decision))
+
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the plugin that trains in closed form."""
-        return [L3APlugin(self, run.generator("expansion"))]
+        """Draw the random layer and return the plugin that trains in closed form."""
+        assert isinstance(run.model.head, AnalyticHead)
+        run.model.head.draw(run.generator("expansion"))
+        return [L3APlugin(self)]
 
 
 class L3APlugin(SupervisedPlugin):
     """Trains by gradients on the first experience at most, and solves for the classifier after each."""
 
-    def __init__(self, options: L3A, generator: torch.Generator) -> None:
+    def __init__(self, options: L3A) -> None:
         super().__init__()
         self.options = options
-        self.generator = generator
         self.sums: RidgeSums | None = None
         self.ridge = options.ridge
         self.positives = torch.zeros(0, dtype=torch.float64)
@@ -91,10 +97,12 @@ class L3APlugin(SupervisedPlugin):
         if not ends_experience(strategy.experience):
             return
         dataset, self.chunks = merge(self.chunks).eval(), []
+        model, head = strategy.model, strategy.model.head
         if self.sums is None:
-            self.sums = self._start(strategy)
-        model, head, sums = strategy.model, strategy.model.head, self.sums
-        assert isinstance(head, AnalyticHead)
+            model.requires_grad_(False)
+            head.solved.fill_(True)
+            self.sums = RidgeSums(len(head.projection), strategy.device)
+        sums = self.sums
         present = (dataset.labels.data == PRESENT).double().sum(dim=0)
         self.positives = F.pad(self.positives, (0, len(present) - len(self.positives))) + present
         weights = label_weights(self.positives).to(strategy.device)
@@ -109,42 +117,44 @@ class L3APlugin(SupervisedPlugin):
             self.ridge = generalised_cross_validation(sums.gram, sums.cross, sums.squares, sums.count)
         head.set_weights(sums.solve(self.ridge))
 
-    def _start(self, strategy: Any) -> RidgeSums:
-        """Freeze the backbone and put the analytic classifier in the head's place; return its empty sums."""
-        model, old = strategy.model, strategy.model.head
-        model.backbone.requires_grad_(False)
-        head = AnalyticHead(old.in_features, self.options.expansion, self.options.decision, self.generator)
-        model.head = head.to(strategy.device)
-        model.head.grow(old.label_names)
-        # Avalanche compares with the parameters it knew; those are gone.
-        strategy.optimized_param_id = None
-        return RidgeSums(len(head.projection), strategy.device)
-
 
 class AnalyticHead(Head):
     """A random layer and a linear classifier, neither of them trained by gradients; scores are about 0 to 1.
 
     Args:
-        in_features: Width D of the features.
-        expansion: Width h of the random layer, relative to D.
+        base: Head that learns with the backbone, and scores until there is a solution; grows once.
+        expansion: Width h of the random layer, relative to that of the features.
         decision: Score that becomes logit 0.
-        generator: Draws the random layer, as ``nn.Linear`` would start.
+
+    Attributes:
+        solved: Whether there is a solution.
     """
 
     meta = HeadMeta(
         name="analytic", title="Analytic", features="pooled", growth_keeps_logits=True, reference="arXiv:2506.00816"
     )
 
-    def __init__(self, in_features: int, expansion: int, decision: float, generator: torch.Generator) -> None:
-        super().__init__(in_features)
+    solved: Tensor
+
+    def __init__(self, base: Head, expansion: int, decision: float) -> None:
+        super().__init__(base.in_features)
+        self.base = base
         self.decision = decision
-        bound = in_features**-0.5
-        drawn = torch.rand(expansion * in_features, in_features, generator=generator) * 2 * bound - bound
-        self.projection = nn.Parameter(drawn, requires_grad=False)
+        drawn_later = torch.zeros(expansion * base.in_features, base.in_features)
+        self.projection = nn.Parameter(drawn_later, requires_grad=False)
         self.weights = nn.ParameterList()
+        self.register_buffer("solved", torch.tensor(False))
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the random layer, as ``nn.Linear`` would start."""
+        bound = self.in_features**-0.5
+        self.projection.copy_(torch.rand(self.projection.shape, generator=generator) * 2 * bound - bound)
 
     def add_labels(self, names: tuple[str, ...]) -> None:
         """Append one block of weights (h, n), all 0."""
+        if not self.label_names:
+            self.base.grow(names)
         zeros = self.projection.new_zeros(len(self.projection), len(names), dtype=torch.float64)
         self.weights.append(nn.Parameter(zeros, requires_grad=False))
 
@@ -163,6 +173,9 @@ class AnalyticHead(Head):
 
     def forward(self, features: Tensor) -> HeadOutput:
         """Return logits (B, n) and the pooled feature (B, D); see ``Head.forward``."""
+        if not self.solved:
+            output: HeadOutput = self.base(features)
+            return output
         pooled = pool(features)
         return HeadOutput((self.score(self.expand(pooled)) - self.decision).to(pooled.dtype), pooled)
 

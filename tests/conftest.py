@@ -105,7 +105,8 @@ def train_strategy(
     defaults: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.1, "optimizer": "sgd", "weight_decay": 0.0}
     config = TrainingConfig(**{**defaults, "schedule": "constant", **settings})
     with isolated(seed, 1):
-        model = MultiLabelModel(None, {"linear": LinearHead, "dlfl": DLFLHead}[head](WIDTH))
+        build = getattr(strategy, "build_model", MultiLabelModel)
+        model = build(None, {"linear": LinearHead, "dlfl": DLFLHead}[head](WIDTH))
         run = RunContext(seed, config, model, criterion or BCE(), scenario.oracle)
         # Chunks of one experience know the same labels.
         chunks_by_width = groupby(scenario.train_stream, key=lambda experience: len(experience.dataset.labels.names))

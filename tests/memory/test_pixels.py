@@ -40,6 +40,9 @@ REPLAYING = (
 )
 
 
+RELABELS = ("as_stored", "pseudo>0.5")
+
+
 class Shift:
     """Augmentation that draws: two fetches differ, and the number of draws matters."""
 
@@ -96,9 +99,14 @@ class Vanishing(Source):
         return self.source.load(index)
 
 
-@pytest.mark.parametrize("relabel", ["as_stored", "pseudo>0.5"])
-@pytest.mark.parametrize("name", ["er", "er_herding", "derpp", "gdumb"])
-def test_past_images_may_be_gone(name: str, relabel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(f"{name} relabel={labels}" for name in ("er", "er_herding", "derpp", "gdumb") for labels in RELABELS),
+        *("bic held_out=0.5", "mir", "er_ace", "icarl", "krt head.width=16", "dlfl", "kar", "der", "prs", "ocdm"),
+    ],
+)
+def test_past_images_may_be_gone(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each experience its images vanish; a memory of copies does not notice, one of ids does."""
 
     class Removal(SupervisedPlugin):
@@ -114,7 +122,7 @@ def test_past_images_may_be_gone(name: str, relabel: str, monkeypatch: pytest.Mo
         source = Vanishing(train)
         inputs = ImageInputs(source, lambda image: (image.float() - 128) / 32)
         stream = toy.build(train_inputs=inputs, test_inputs=test.inputs())
-        plan = Case(f"{name} memory_size=12 relabel={relabel} store={store}").plan
+        plan = Case(f"{spec} memory_size=12 store={store}").plan
         if store == "pixels":
             assert len(try_out(plan, scenario=stream).logits) == 3
         else:

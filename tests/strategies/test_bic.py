@@ -26,22 +26,6 @@ fit_correction, CorrectedModel = (
 )
 
 
-def learnt_with(learn: Any, strategy: Any, scenario: Any, **options: Any) -> Any:
-    """``learn`` on the strategy's own model."""
-
-    class Own:
-        def plugins(self, run: Any) -> list[Any]:
-            run.model.__class__ = CorrectedModel
-            run.model.corrections, run.model.sizes = torch.nn.ParameterList(), [run.model.head.n_labels]
-            run.model.corrections.append(torch.nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False))
-            return list(strategy.plugins(run))
-
-        def curriculum(self, stream: Any, run: Any) -> Any:
-            return strategy.curriculum(stream, run)
-
-    return learn(Own(), scenario, **options)
-
-
 def same(one: Any, other: Any) -> bool:
     first, second = one.state(), other.state()
     shared = [name for name in second if not name.startswith("corrections")]
@@ -130,9 +114,7 @@ class Trained(SupervisedPlugin):
 @pytest.mark.parametrize("chunk", [None, 6])
 def test_what_is_fitted_to_is_never_trained_on(tiny_scenario: Any, learn: Any, chunk: int | None) -> None:
     trained, options = Trained(), {"online_chunk": chunk} if chunk else {}
-    learnt = learnt_with(
-        learn, BiC(held_out=0.3, memory_size=20), tiny_scenario(n=80, **options), extra=[trained], epochs=1
-    )
+    learnt = learn(BiC(held_out=0.3, memory_size=20), tiny_scenario(n=80, **options), extra=[trained], epochs=1)
     replay, correction = learnt.plugins
     kept_out = set(correction.held_out.buffer.sample_ids.data.tolist())
     assert kept_out
@@ -147,7 +129,7 @@ def test_what_is_fitted_to_is_never_trained_on(tiny_scenario: Any, learn: Any, c
 
 def test_the_correction_is_the_fit_on_held_out_images(tiny_scenario: Any, learn: Any) -> None:
     scenario = tiny_scenario(n=120)
-    learnt = learnt_with(learn, BiC(held_out=0.4, memory_size=200), scenario)
+    learnt = learn(BiC(held_out=0.4, memory_size=200), scenario)
     alpha, beta = learnt.model.corrections[-1].tolist()
     assert (alpha, beta) != (1.0, 0.0)
     assert learnt.model.corrections[0].tolist() == [1.0, 0.0]
@@ -199,7 +181,7 @@ class Entries(SupervisedPlugin):
 
 def test_the_loss(tiny_scenario: Any, learn: Any) -> None:
     entries = Entries(3.0)
-    learnt_with(learn, BiC(temperature=3.0, held_out=0.3, memory_size=60), tiny_scenario(n=80), extra=[entries])
+    learn(BiC(temperature=3.0, held_out=0.3, memory_size=60), tiny_scenario(n=80), extra=[entries])
     assert entries.steps > 10
 
 
@@ -216,15 +198,15 @@ def test_old_logits_do_not_jump(tiny_scenario: Any, learn: Any) -> None:
                 self.differences.append(float((strategy.mb_output[:, : old.shape[1]] - old).abs().max().detach()))
 
     starts = Starts()
-    learnt_with(learn, BiC(held_out=0.4, memory_size=200), tiny_scenario(n=120), extra=[starts])
+    learn(BiC(held_out=0.4, memory_size=200), tiny_scenario(n=120), extra=[starts])
     assert len(starts.differences) == 2
     assert max(starts.differences) < 1e-6
 
 
 def test_without_a_memory_nothing_is_kept_out(tiny_scenario: Any, learn: Any) -> None:
     whole, parts = tiny_scenario(base=6), tiny_scenario()
-    assert same(learnt_with(learn, BiC(memory_size=0), whole), learn(Naive(), whole))
-    learnt = learnt_with(learn, BiC(memory_size=0), parts)
+    assert same(learn(BiC(memory_size=0), whole), learn(Naive(), whole))
+    learnt = learn(BiC(memory_size=0), parts)
     assert not same(learnt, learn(Naive(), parts))
     assert [c.tolist() for c in learnt.model.corrections] == [[1.0, 0.0]] * 3
 
