@@ -76,7 +76,15 @@ def sine_positions(height: int, width: int, channels: int) -> Tensor:
     return torch.cat(grid, dim=2).flatten(0, 1)
 
 
-def attention_width(head: str, width: int | None, in_features: int, share: float, heads: int, multiple: int = 1) -> int:
+def attention_width(
+    head: str,
+    width: int | None,
+    in_features: int,
+    share: float,
+    heads: int,
+    multiple: int = 1,
+    name: str = "width",
+) -> int:
     """Return the width that a head works in.
 
     Args:
@@ -86,6 +94,7 @@ def attention_width(head: str, width: int | None, in_features: int, share: float
         share: The published width over the published features'.
         heads: Number of attention heads, which divides the width.
         multiple: Another divisor of the width.
+        name: What the user calls the width.
 
     Raises:
         CmlBenchError: If the width cannot be divided among the heads.
@@ -96,5 +105,5 @@ def attention_width(head: str, width: int | None, in_features: int, share: float
     if width is None:
         return step * math.ceil(share * in_features / step)
     if width < 1 or width % step:
-        raise CmlBenchError(f"width={width} of the {head} head is no multiple of {step} (heads={heads}); take one")
+        raise CmlBenchError(f"{name}={width} of the {head} head is no multiple of {step} (heads={heads}); take one")
     return width

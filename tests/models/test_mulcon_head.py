@@ -53,7 +53,7 @@ def in_loops(block: AttentionBlock, queries: Tensor, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_forward_against_loops() -> None:
-    head, features = grown(2, 1, heads=2, width=6), torch.randn(B, D, H, W)
+    head, features = grown(2, 1, heads=2, width=6, map_width=4), torch.randn(B, D, H, W)
     output = head(features)
     for image in range(B):
         tokens = features[image].flatten(1).T
@@ -123,6 +123,7 @@ def test_widths_follow_the_backbone() -> None:
     assert [tuple(block.out.weight.shape) for block in published.map_blocks] == [(2048, 2048)] * 2
     odd = MulConHead(6)
     assert (odd.width, odd.map_blocks[0].out.weight.shape[0]) == (4, 8)
+    assert [len(block.out.weight) for block in MulConHead(6, map_width=12).map_blocks] == [12, 12]
     odd.grow(["a"])
     assert odd(torch.randn(1, 6)).logits.shape == (1, 1)
 
@@ -134,7 +135,7 @@ def test_new_embeddings_are_drawn_as_in_the_published_table() -> None:
     assert float(head.embeddings[0].abs().max().detach()) == pytest.approx(float(table.abs().max()), rel=0.01)
 
 
-@pytest.mark.parametrize("options", [{"heads": 0}, {"width": 10, "heads": 4}, {"width": 0}])
+@pytest.mark.parametrize("options", [{"heads": 0}, {"width": 10, "heads": 4}, {"width": 0}, {"map_width": 6}])
 def test_wrong_options_end_in_one_sentence(options: dict[str, int]) -> None:
     with pytest.raises(CmlBenchError, match="mulcon head"):
         MulConHead(D, **options)

@@ -63,11 +63,12 @@ class MulConHead(LabelRowsHead):
     a growth.
 
     Args:
-        in_features: Width D of the features; the blocks on the map are as wide (published: 2048 of 2048), up to a
-            multiple of ``heads``.
+        in_features: Width D of the features.
         width: Width of label features (published: 1024); None for half the features', up to a multiple of ``heads``.
         heads: Number of attention heads; divides the width.
         isolate: Whether old labels are kept from reading new ones.
+        map_width: Width of the blocks on the map; None for the features' own (published: 2048 of 2048), up to a
+            multiple of ``heads``.
 
     Raises:
         CmlBenchError: If the options do not fit together.
@@ -82,9 +83,17 @@ class MulConHead(LabelRowsHead):
         label_features=True,
     )
 
-    def __init__(self, in_features: int, *, width: int | None = None, heads: int = 4, isolate: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        width: int | None = None,
+        heads: int = 4,
+        isolate: bool = False,
+        map_width: int | None = None,
+    ) -> None:
         super().__init__(in_features, attention_width("mulcon", width, in_features, 1 / 2, heads), dropout=0.0)
-        map_width = attention_width("mulcon", None, in_features, 1, heads)
+        map_width = attention_width("mulcon", map_width, in_features, 1, heads, name="map_width")
         self.isolate = isolate
         self.map_blocks = nn.ModuleList(
             AttentionBlock(each, each, map_width, heads) for each in (in_features, map_width)
