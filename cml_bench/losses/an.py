@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from cml_bench.losses.criterion import Criterion, CriterionMeta
-from cml_bench.losses.entries import binary_costs, judged_entries, reduced
+from cml_bench.losses.assume_negative import AssumeNegative
+from cml_bench.losses.criterion import CriterionMeta
 
 __all__ = ["AN"]
 
 
-class AN(Criterion):
+class AN(AssumeNegative):
     """Binary cross-entropy with open labels as absent: the mean over the labels asked for.
 
-    The literature's baseline under the name that its tables use; fully annotated it is BCE. ``assume_negative`` says
-    the same of open labels to any other criterion, and can say it of labels that nobody was asked for.
+    ``assume_negative`` as it stands by default, under the name that the literature gives it; fully annotated it is BCE.
     The literature's IU, which ignores open labels, is ``bce`` (a mean over the known labels alone).
 
     Source: Cole et al. 2021, arXiv 2106.09708.
@@ -22,6 +19,5 @@ class AN(Criterion):
 
     meta = CriterionMeta(name="an", title="AN", reference="arXiv:2106.09708")
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the labels asked for, or 0 with a graph."""
-        return reduced(binary_costs(logits, labels), judged_entries(labels, self.spare))
+    def __init__(self) -> None:
+        super().__init__()

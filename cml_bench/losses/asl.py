@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, is_known
 from cml_bench.losses.criterion import Criterion, CriterionMeta
+from cml_bench.losses.entries import Reduction, check_option, check_reduction, reduced
 
 
 class ASL(Criterion):
@@ -44,16 +42,13 @@ class ASL(Criterion):
         gamma_pos: float = 0.0,
         clip: float = 0.05,
         detach_focal: bool = True,
-        reduction: Literal["mean", "sum"] = "mean",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos)):
-            if not gamma >= 0:
-                raise CmlBenchError(f"asl: {name}={gamma} must be 0 or more")
-        if not 0 <= clip < 1:
-            raise CmlBenchError(f"asl: clip={clip} must be at least 0 and below 1")
-        if reduction not in ("mean", "sum"):
-            raise CmlBenchError(f"asl: reduction={reduction!r} must be 'mean' or 'sum'")
+            check_option("asl", name, gamma, gamma >= 0, "0 or more")
+        check_option("asl", "clip", clip, 0 <= clip < 1, "at least 0 and below 1")
+        check_reduction("asl", reduction)
         self.gamma_neg = gamma_neg
         self.gamma_pos = gamma_pos
         self.clip = clip
@@ -62,7 +57,7 @@ class ASL(Criterion):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean (or sum) over known entries, or 0 with a graph."""
-        known, present = is_known(labels), labels == PRESENT
+        present = labels == PRESENT
         absent_probability = (-logits).sigmoid()
         if self.clip > 0:
             q = (absent_probability + self.clip).clamp(max=1)
@@ -74,5 +69,5 @@ class ASL(Criterion):
         if self.detach_focal:
             present_miss, absent_miss = present_miss.detach(), absent_miss.detach()
         focal = torch.where(present, present_miss**self.gamma_pos, absent_miss**self.gamma_neg)
-        total = -(known * focal * torch.where(present, F.logsigmoid(logits), log_q)).sum()
-        return total if self.reduction == "sum" else total / known.sum().clamp(min=1)
+        costs = -focal * torch.where(present, F.logsigmoid(logits), log_q)
+        return reduced(costs, is_known(labels), self.reduction)

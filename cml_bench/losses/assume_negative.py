@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, UNMARKED, is_known, widen
+from cml_bench.losses.based import Based
 from cml_bench.losses.criterion import Criterion, CriterionMeta
-from cml_bench.losses.specification import as_criterion
+from cml_bench.losses.entries import check_option
 from cml_bench.models.heads.head import HeadOutput
 
 
-class AssumeNegative(Criterion):
-    """Give unmarked entries to another criterion as ABSENT; the batch itself is left as it is.
+class AssumeNegative(Based):
+    """Give unmarked entries to another criterion, its base, as ABSENT; the batch itself is left as it is.
 
     With ``scope="unmarked"`` only labels that the annotator was asked for and left open become absent ("AN" of the
     single-positive literature). With ``scope="seen"`` every unknown entry of a label that the head knows does, asked
@@ -38,30 +38,15 @@ class AssumeNegative(Criterion):
 
     meta = CriterionMeta(name="assume_negative", title="AN", reference="arXiv:2106.09708")
 
-    def __init__(
-        self,
-        base: str | Criterion = "bce",
-        scope: Literal["unmarked", "seen"] = "unmarked",
-    ) -> None:
-        super().__init__()
-        if scope not in ("unmarked", "seen"):
-            raise CmlBenchError(f"assume_negative: scope={scope!r} must be 'unmarked' or 'seen'")
-        self.base = as_criterion(base)
+    def __init__(self, base: str | Criterion = "bce", scope: Literal["unmarked", "seen"] = "unmarked") -> None:
+        super().__init__(base)
+        check_option("assume_negative", "scope", scope, scope in ("unmarked", "seen"), "'unmarked' or 'seen'")
         self.scope = scope
 
     @property
     def title(self) -> str:
         """How tables call this criterion: the assumption is never hidden behind the name of the base."""
         return f"{self.meta.title}{' seen' if self.scope == 'seen' else ''} ({self.base.title})"
-
-    @property
-    def spare(self) -> int:
-        """Number of leading columns whose unknown entries are left alone, here and in the base."""
-        return self.base.spare
-
-    @spare.setter
-    def spare(self, columns: int) -> None:
-        self.base.spare = columns
 
     def forward(
         self,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from cml_bench.losses.based import Based
 from cml_bench.losses.criterion import Criterion
 from cml_bench.losses.entries import check_option
-from cml_bench.losses.specification import as_criterion
 from cml_bench.models.heads.head import HeadOutput
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from cml_bench.streams.dataset import MultiLabelDataset
 
 
-class Auxiliary(Criterion):
+class Auxiliary(Based):
     """``base + weight * term``: the base judges the logits of every view, a subclass computes the term in ``judge``.
 
     Args:
@@ -30,24 +29,9 @@ class Auxiliary(Criterion):
     """
 
     def __init__(self, base: str | Criterion, weight: float) -> None:
-        super().__init__()
+        super().__init__(base)
         check_option(self.meta.name, "weight", weight, weight >= 0, "0 or more")
-        self.base = as_criterion(base)
         self.weight = weight
-
-    @property
-    def title(self) -> str:
-        """How tables call it: the term and what it stands beside."""
-        return f"{self.meta.title} ({self.base.title})"
-
-    @property
-    def spare(self) -> int:
-        """Number of leading columns whose unknown entries the base leaves alone; the term never reads such entries."""
-        return self.base.spare
-
-    @spare.setter
-    def spare(self, columns: int) -> None:
-        self.base.spare = columns
 
     def forward(
         self,
@@ -90,9 +74,8 @@ class Auxiliary(Criterion):
         """Return the term, unweighted, over the columns that output and labels have in common."""
         return super().forward(output, labels, sample_ids, epoch, view)
 
-    @abstractmethod
     def fit(self, output: HeadOutput) -> None:
-        """Add the parameters that an output of these shapes needs; those that are there stay as they are."""
+        """Add the parameters that an output of these shapes needs, none by default; leave those that are there."""
 
     def build(self, model: MultiLabelModel, dataset: MultiLabelDataset) -> None:
         """Look at one image for the widths of features, and add what they need."""

@@ -68,9 +68,6 @@ class CLML(Auxiliary):
         self.least = least
         self.reduction = reduction
 
-    def fit(self, output: HeadOutput) -> None:
-        """Need no parameters."""
-
     def judge(
         self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None
     ) -> Tensor:

@@ -50,7 +50,8 @@ class Criterion(nn.Module):
     Attributes:
         spare: Number of leading columns whose unknown entries another loss term answers for (a teacher, say). A
             criterion that makes up targets for unknown entries leaves these alone; known entries always count.
-        lr_factor: Learning rate of the criterion's own parameters, relative to the model's; they are not decayed.
+        lr_factor: Learning rate of the criterion's own parameters, relative to the model's; they are not decayed. Those
+            of a criterion that it is put on go by that one's.
     """
 
     meta: ClassVar[CriterionMeta]
@@ -62,6 +63,16 @@ class Criterion(nn.Module):
     def title(self) -> str:
         """How tables call it; a criterion that changes what another one reads says so."""
         return self.meta.title
+
+    @property
+    def layers(self) -> list[Criterion]:
+        """This criterion and all that it is put on: what one of them needs, it needs."""
+        return [part for part in self.modules() if isinstance(part, Criterion)]
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each image that one of the ``layers`` compares."""
+        return max(layer.meta.views for layer in self.layers)
 
     def forward(
         self,
@@ -81,8 +92,8 @@ class Criterion(nn.Module):
             labels: (B, m) four-state labels.
             sample_ids: (B,) stable ids, for criteria that keep state per image.
             epoch: Epoch within the experience, from 0.
-            view: What the head says of a second augmented view of the same images, where ``meta.views`` is 2 and
-                images are augmented; else None.
+            view: What the head says of a second augmented view of the same images, where ``views`` is 2 and images are
+                augmented; else None.
         """
         logits = output.logits if isinstance(output, HeadOutput) else output
         width = min(logits.shape[1], labels.shape[1])

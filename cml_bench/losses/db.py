@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, UNMARKED, is_known, row_blocks
 from cml_bench.losses.criterion import Criterion, CriterionMeta
+from cml_bench.losses.entries import check_option, reduced
 
 if TYPE_CHECKING:
     from cml_bench.streams.dataset import MultiLabelDataset
@@ -65,11 +65,9 @@ class DB(Criterion):
         kappa: float | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < lam < math.inf:
-            raise CmlBenchError(f"db: lam={lam} must be positive")
+        check_option("db", "lam", lam, 0 < lam < math.inf, "positive")
         for name, value in (("tau", tau), ("beta", beta)):
-            if not 0 <= value < math.inf:
-                raise CmlBenchError(f"db: {name}={value} must be 0 or more")
+            check_option("db", name, value, 0 <= value < math.inf, "0 or more")
         self.star = star
         self.focal = focal
         self.tau = tau
@@ -105,7 +103,7 @@ class DB(Criterion):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over known entries, or 0 with a graph."""
-        known, is_present = is_known(labels), labels == PRESENT
+        is_present = labels == PRESENT
         present, asked = (_padded(counts, labels.shape[1]).to(logits) for counts in (self.present, self.asked))
         shift = self.kappa * ((asked - present).clamp(min=1).log() - present.clamp(min=1).log())
         shifted = logits - torch.where(asked > 0, shift, 0.0)
@@ -115,7 +113,7 @@ class DB(Criterion):
         if self.focal:
             entries = entries * 2 * torch.sigmoid(-favour).square()
         weight = self.tau + torch.sigmoid(self.beta * (_share(present, is_present) - self.mu))
-        return (known * weight * entries).sum() / known.sum().clamp(min=1)
+        return reduced(weight * entries, is_known(labels))
 
     def _steepness(self, present: Tensor, asked: Tensor) -> Tensor:
         """Return the (n,) w_i."""

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import UNMARKED
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.em import entropies
 from cml_bench.losses.entries import binary_costs, check_option, judged_entries, open_entries, reduced
-from cml_bench.losses.entry_store import EntryStore, keys_of
+from cml_bench.losses.entry_store import EntryStore, keys_of, required
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.reading import read_logits
 
@@ -92,12 +91,8 @@ class EMAPL(Criterion):
         Raises:
             CmlBenchError: If the images have no ids.
         """
-        if sample_ids is None:
-            raise CmlBenchError(
-                "loss=em_apl keeps labels by sample id, and this strategy gives none: take another loss"
-            )
-        logits = output.logits
-        soft = self.soft.find(keys_of(sample_ids.to(self.soft.keys.device), labels.shape[1])).to(logits.dtype)
+        logits, ids = output.logits, required(sample_ids, "em_apl")
+        soft = self.soft.find(keys_of(ids.to(self.soft.keys.device), labels.shape[1])).to(logits.dtype)
         pseudo = self.beta * F.binary_cross_entropy_with_logits(logits, soft.nan_to_num(), reduction="none")
         unmarked = torch.where(soft.isnan(), -self.alpha * entropies(logits), pseudo)
         costs = torch.where(open_entries(labels, self.spare), unmarked, binary_costs(logits, labels))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cml_bench.errors import CmlBenchError
+
 _COLUMNS = 2**20
 """Labels that a key has room for."""
 
@@ -12,6 +14,17 @@ _COLUMNS = 2**20
 def keys_of(sample_ids: Tensor, width: int) -> Tensor:
     """Return the (B, width) int64 keys of the entries of images with (B,) ids, in columns from 0."""
     return sample_ids[:, None] * _COLUMNS + torch.arange(width, device=sample_ids.device)
+
+
+def required(sample_ids: Tensor | None, criterion: str) -> Tensor:
+    """Return the ids of a batch.
+
+    Raises:
+        CmlBenchError: If there are none.
+    """
+    if sample_ids is None:
+        raise CmlBenchError(f"loss={criterion} keeps numbers by sample id, and this strategy gives none: take another")
+    return sample_ids
 
 
 class EntryStore(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from cml_bench.labels import is_known
+from cml_bench.labels import PRESENT, is_known
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import Reduction, check_option, check_reduction, reduced
 
@@ -42,5 +42,7 @@ class Focal(Criterion):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean (or sum) over known entries, or 0 with a graph."""
-        costs = sigmoid_focal_loss(logits, labels.to(logits.dtype), alpha=self.alpha, gamma=self.gamma)
+        # An unknown state for a target would raise negative numbers to a power: a gradient that no mask takes back.
+        targets = (labels == PRESENT).to(logits.dtype)
+        costs = sigmoid_focal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
         return reduced(costs, is_known(labels), self.reduction)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.losses.auxiliary import Auxiliary
-from cml_bench.losses.contrast import Projector, label_contrast
+from cml_bench.losses.contrast import label_contrast
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import check_option
+from cml_bench.losses.projected import ProjectedContrast
 from cml_bench.models.heads.head import HeadOutput
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MulCon"]
 
 
-class MulCon(Auxiliary):
+class MulCon(ProjectedContrast):
     """Add a label-level supervised contrast to another criterion: ``base + weight * L_con``.
 
     Anchors are the projected features of the labels that are PRESENT, over both views of all images of the batch, the
@@ -54,20 +53,14 @@ class MulCon(Auxiliary):
         projection: int = 128,
         start: int = 1,
     ) -> None:
-        super().__init__(base, weight)
-        check_option("mulcon", "temperature", temperature, temperature > 0, "positive")
-        check_option("mulcon", "projection", projection, projection >= 1, "at least 1")
+        super().__init__(base, weight, temperature, projection)
         check_option("mulcon", "start", start, start >= 0, "0 or more")
-        self.temperature = temperature
-        self.projection = projection
         self.start = start
-        self.projector: Projector | None = None
 
-    def fit(self, output: HeadOutput) -> None:
-        """Add the projector, shared by all labels."""
-        if self.projector is None:
-            assert output.label_features is not None
-            self.projector = Projector(output.label_features.shape[2], self.projection, output.label_features)
+    def contrasted(self, output: HeadOutput) -> Tensor:
+        """Return the label features."""
+        assert output.label_features is not None
+        return output.label_features
 
     def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
         """Refuse an experience that would end before it contrasts.
@@ -87,8 +80,5 @@ class MulCon(Auxiliary):
         """Return the contrast of label features; 0 in the first stage."""
         if epoch < self.start:
             return output.logits.new_zeros(())
-        self.fit(output)
-        assert self.projector is not None
-        views = [output.label_features, *([view.label_features] if view else [])]
-        features = self.projector(torch.cat([each for each in views if each is not None]))
-        return label_contrast(features, labels.repeat(len(views), 1), self.temperature)
+        features = self.projected(output, view)
+        return label_contrast(features, labels.repeat(len(features) // len(labels), 1), self.temperature)

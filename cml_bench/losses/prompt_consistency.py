@@ -66,9 +66,6 @@ class PromptConsistency(Auxiliary):
         super().end_experience(model)
         self._distance = None
 
-    def fit(self, output: HeadOutput) -> None:
-        """Need no parameters."""
-
     def term(
         self,
         output: HeadOutput | Tensor,

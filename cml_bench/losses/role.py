@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, PRESENT, UNMARKED, is_known
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import binary_costs, judged_entries, reduced
-from cml_bench.losses.entry_store import EntryStore, keys_of
+from cml_bench.losses.entry_store import EntryStore, keys_of, required
 from cml_bench.losses.expected_positives import check_count, count_penalty
 from cml_bench.models.heads.head import HeadOutput
 
@@ -89,12 +88,8 @@ class ROLE(Criterion):
         Raises:
             CmlBenchError: If the images have no ids.
         """
-        if sample_ids is None:
-            raise CmlBenchError(
-                "loss=role keeps estimates by sample id, and this strategy gives none: take another loss"
-            )
-        logits, judged = output.logits, judged_entries(labels, self.spare)
-        places = self.places.find(keys_of(sample_ids.to(self.places.keys.device), labels.shape[1]))
+        logits, judged, ids = output.logits, judged_entries(labels, self.spare), required(sample_ids, "role")
+        places = self.places.find(keys_of(ids.to(self.places.keys.device), labels.shape[1]))
         places = places.masked_fill(~judged, -1)
         estimated = places >= 0
         estimates = self._estimates(places).to(logits.dtype)
@@ -108,12 +103,12 @@ class ROLE(Criterion):
 
     def _estimates(self, places: Tensor) -> Tensor:
         """Return (B, n) logits of the estimates at some places, 0 where there is none."""
+        ends = torch.tensor([len(block) for block in self.blocks]).cumsum(dim=0)
+        which = torch.bucketize(places, ends.to(places.device), right=True).masked_fill(places < 0, -1)
         found = torch.zeros(places.shape, device=places.device)
-        start = 0
-        for block in self.blocks:
-            inside = (places >= start) & (places < start + len(block))
-            # A block of which the batch needs nothing gets no gradient, and the optimiser leaves it as it is.
-            if bool(inside.any()):
-                found = found.masked_scatter(inside, block[places[inside] - start])
-            start += len(block)
+        # A block of which the batch needs nothing gets no gradient, and the optimiser leaves it as it is.
+        for each in which[which >= 0].unique().tolist():
+            block, inside = self.blocks[each], which == each
+            start = int(ends[each]) - len(block)
+            found = found.to(block).masked_scatter(inside, block[places[inside] - start])
         return found

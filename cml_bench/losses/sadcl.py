@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from cml_bench.labels import PRESENT, is_known
-from cml_bench.losses.auxiliary import Auxiliary
-from cml_bench.losses.contrast import Projector, label_contrast, log_shares
+from cml_bench.losses.contrast import label_contrast, log_shares
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import check_option
+from cml_bench.losses.projected import ProjectedContrast
 from cml_bench.models.heads.head import HeadOutput
 
 __all__ = ["SADCL"]
 
 
-class SADCL(Auxiliary):
+class SADCL(ProjectedContrast):
     """Add two contrasts of label features to another criterion: ``base + weight * (L_samples + pull * L_prototypes)``.
 
     ``L_samples`` is ``label_contrast``: partners are features of the same label in other images, among all present
@@ -51,24 +51,22 @@ class SADCL(Auxiliary):
         temperature: float = 0.2,
         projection: int | None = None,
     ) -> None:
-        super().__init__(base, weight)
+        super().__init__(base, weight, temperature, projection)
         check_option("sadcl", "pull", pull, pull >= 0, "0 or more")
-        check_option("sadcl", "temperature", temperature, temperature > 0, "positive")
-        check_option("sadcl", "projection", projection, projection is None or projection >= 1, "at least 1")
         self.pull = pull
-        self.temperature = temperature
-        self.projection = projection
-        self.projector: Projector | None = None
         self.prototypes = nn.ParameterList()
+
+    def contrasted(self, output: HeadOutput) -> Tensor:
+        """Return the label features."""
+        assert output.label_features is not None
+        return output.label_features
 
     def fit(self, output: HeadOutput) -> None:
         """Add the projector, and one block of prototypes (n, d) for labels that have none."""
-        features = output.label_features
-        assert features is not None
-        width = features.shape[2]
-        if self.projector is None:
-            self.projector = Projector(width, self.projection or max(1, width // 2), features)
-        missing = features.shape[1] - sum(len(block) for block in self.prototypes)
+        super().fit(output)
+        features = self.contrasted(output)
+        n, width = features.shape[1:]
+        missing = n - sum(len(block) for block in self.prototypes)
         if missing > 0:
             self.prototypes.append(nn.Parameter(torch.randn(missing, width).to(features) * width**-0.5))
 
@@ -76,10 +74,8 @@ class SADCL(Auxiliary):
         self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None
     ) -> Tensor:
         """Return both contrasts, the second weighted."""
-        self.fit(output)
+        features = self.projected(output)
         assert self.projector is not None
-        assert output.label_features is not None
-        features = self.projector(output.label_features)
         prototypes = self.projector(torch.cat(list(self.prototypes))[: labels.shape[1]])
         samples = label_contrast(features, labels, self.temperature)
         return samples + self.pull * prototype_contrast(features, prototypes, labels, self.temperature)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
-from cml_bench.losses.auxiliary import Auxiliary
-from cml_bench.losses.contrast import Projector, common_counts, contrast, others
+from cml_bench.losses.contrast import common_counts, contrast, others
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import check_option
+from cml_bench.losses.projected import ProjectedContrast
 from cml_bench.models.heads.head import HeadOutput
 
 __all__ = ["SimilarityDissimilarity"]
@@ -18,7 +17,7 @@ __all__ = ["SimilarityDissimilarity"]
 Partners = Literal["graded", "any", "all"]
 
 
-class SimilarityDissimilarity(Auxiliary):
+class SimilarityDissimilarity(ProjectedContrast):
     """Add a weighted supervised contrast of image features to another criterion: ``base + weight * L``.
 
     With S the labels of the anchor and T those of another image, images that share a label are partners, weighted by
@@ -59,30 +58,21 @@ class SimilarityDissimilarity(Auxiliary):
         projection: int = 128,
         partners: Partners = "graded",
     ) -> None:
-        super().__init__(base, weight)
-        name = self.meta.name
-        check_option(name, "temperature", temperature, temperature > 0, "positive")
-        check_option(name, "projection", projection, projection >= 1, "at least 1")
-        check_option(name, "partners", partners, partners in get_args(Partners), "'graded', 'any' or 'all'")
-        self.temperature = temperature
-        self.projection = projection
+        super().__init__(base, weight, temperature, projection)
+        known = partners in get_args(Partners)
+        check_option(self.meta.name, "partners", partners, known, "'graded', 'any' or 'all'")
         self.partners = partners
-        self.projector: Projector | None = None
 
-    def fit(self, output: HeadOutput) -> None:
-        """Add the projector."""
-        if self.projector is None:
-            self.projector = Projector(output.pooled.shape[1], self.projection, output.pooled)
+    def contrasted(self, output: HeadOutput) -> Tensor:
+        """Return the pooled features."""
+        return output.pooled
 
     def judge(
         self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None
     ) -> Tensor:
         """Return the mean over anchors of the weighted contrast, or 0 with a graph."""
-        self.fit(output)
-        assert self.projector is not None
-        views = [output.pooled, *([view.pooled] if view else [])]
-        features = self.projector(torch.cat(views))
-        labels = labels.repeat(len(views), 1)
+        features = self.projected(output, view)
+        labels = labels.repeat(len(features) // len(labels), 1)
         common, shared, first, second = common_counts(labels)
         among = others(len(features), features.device) & (common > 0)
         weights = agreement(shared, first, second) if self.partners == "graded" else None

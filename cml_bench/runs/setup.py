@@ -19,7 +19,7 @@ from cml_bench.data.cache import default_cache_dir
 from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
-from cml_bench.losses.criterion import Criterion
+from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.backbones import Backbone, build_backbone
 from cml_bench.models.features import extract_features
 from cml_bench.models.heads.head import Head
@@ -143,7 +143,9 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     head = load("heads", method.head or (meta.head if meta else "linear"))
     criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
     wrapper = load("wrappers", method.wrap) if method.wrap else None
-    _check_parts(method.strategy, meta, head, criterion)
+    criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
+    for layer in criterion(**criterion_options).layers:
+        _check_parts(method.strategy, meta, head, layer.meta)
     return Plan(
         benchmark=benchmark,
         training=training,
@@ -155,7 +157,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             head, dict(method.head_options), owner=f"head {head.meta.name}", skip=("self", "in_features")
         ),
         criterion=criterion,
-        criterion_options=convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}"),
+        criterion_options=criterion_options,
         wrapper=wrapper,
         wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
     )
@@ -175,18 +177,17 @@ def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConf
     return dataclasses.replace(defaults, **typed)
 
 
-def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], criterion: type[Criterion]) -> None:
-    """Refuse a criterion that would not be given what it reads."""
-    name, reads = criterion.meta.name, criterion.meta.reads
+def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], loss: CriterionMeta) -> None:
+    """Refuse a criterion, or one that it is put on, that would not be given what it reads."""
+    name, reads = loss.name, loss.reads
     # A plain Avalanche learner asks the criterion about logits.
     if reads != "logits" and (meta is None or meta.criterion == "logits"):
         raise CmlBenchError(
             f"loss={name} reads more than logits, and strategy {strategy} gives no more: take another loss"
         )
-    if criterion.meta.head not in ("", head.meta.name):
+    if loss.head not in ("", head.meta.name):
         raise CmlBenchError(
-            f"loss={name} is about what head={criterion.meta.head} has and head={head.meta.name} has not: "
-            f"set head={criterion.meta.head}"
+            f"loss={name} is about what head={loss.head} has and head={head.meta.name} has not: set head={loss.head}"
         )
     if reads == "label_features" and not head.meta.label_features:
         raise CmlBenchError(

@@ -147,7 +147,7 @@ class MultiLabelTemplate(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Keep all that the head says; hand its logits on. A criterion that compares views gets a second one."""
-        if self.model.training and self._criterion.meta.views == 2 and self.adapted_dataset.inputs.augments:
+        if self.model.training and self.adapted_dataset.inputs.augments and self._criterion.views == 2:
             again = self.adapted_dataset.inputs.fetch(self.mb_sample_id, training=True).to(self.device)
             both = self.model.head_output(torch.cat([self.mb_x, again]))
             self.head_output, self.second_view = both.rows(slice(len(again))), both.rows(slice(len(again), None))
@@ -177,13 +177,15 @@ class MultiLabelTemplate(SupervisedTemplate):
         self._criterion.to(self.device)
         groups = self.optimizer.param_groups
         present = {id(p) for group in groups for p in group["params"]}
-        fresh = [p for p in self._criterion.parameters() if id(p) not in present]
-        of_criterion = next((group for group in groups if "lr_factor" in group), None)
-        if of_criterion is not None:
-            of_criterion["params"].extend(fresh)
-        elif fresh:
-            own = {"params": fresh, "lr_factor": self._criterion.lr_factor, "weight_decay": 0.0}
-            self.optimizer.add_param_group(own)
+        # Inner ones first, each at its own rate: what is left of an outer one's parameters is its own.
+        for layer in reversed(self._criterion.layers):
+            fresh = [p for p in layer.parameters() if id(p) not in present]
+            present |= {id(p) for p in fresh}
+            alike = next((group for group in groups if group.get("lr_factor") == layer.lr_factor), None)
+            if alike is not None:
+                alike["params"].extend(fresh)
+            elif fresh:
+                self.optimizer.add_param_group({"params": fresh, "lr_factor": layer.lr_factor, "weight_decay": 0.0})
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Run one epoch and keep its mean loss.

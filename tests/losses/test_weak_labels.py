@@ -22,6 +22,7 @@ from cml_bench.runs.run import run_job
 
 NAMES = [
     "focal",
+    "focal gamma=2.5",
     "hill",
     "hill gamma=0.5 reduction=sum",
     "splc",
@@ -41,7 +42,7 @@ NAMES = [
     "pairwise_ranking",
     "rlsep",
 ]
-KNOWN_ONLY = ("focal", "rlsep", "clml reduction=sum least=0 base=bce")
+KNOWN_ONLY = ("focal", "focal gamma=2.5", "rlsep", "clml reduction=sum least=0 base=bce")
 """These read nothing of an open entry, at least in the first epoch."""
 
 STATES = st.sampled_from([PRESENT, ABSENT, UNMARKED, OUT_OF_SCOPE])
