@@ -10,10 +10,12 @@ from typing import Any, Final
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.results import SCHEMA_VERSION
+from cml_bench.runs.results import ResultError, read_result
+from cml_bench.runs.schema import Cost, Result
 
 JOB_COLUMNS: Final = (
     "path",
+    "key",
     "status",
     "error",
     "benchmark",
@@ -33,11 +35,25 @@ JOB_COLUMNS: Final = (
     "class_order",
     "seed",
     "seconds",
+    "training_seconds",
     "peak_memory_mb",
+    "stored_images",
+    "memory_mb",
+    "trainable_parameters",
     "missing_images",
     "when_learnt",
 )
 """Columns of every frame; those after them are metrics."""
+
+COST_COLUMNS: Final = (
+    "seconds",
+    "training_seconds",
+    "peak_memory_mb",
+    "stored_images",
+    "memory_mb",
+    "trainable_parameters",
+)
+"""Those of them that say what a job cost: numbers, NaN where not measured."""
 
 
 def collect(results: Path) -> pd.DataFrame:
@@ -53,8 +69,12 @@ def collect(results: Path) -> pd.DataFrame:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
         undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal; ``sources`` a digest
         of the labels and ``data`` one of labels and weights (None for a job that failed before it had read them);
-        ``when_learnt`` the mAP of each experience's labels right after it; ``seconds`` the sum over phases,
-        ``peak_memory_mb`` the largest of them.
+        ``when_learnt`` the mAP of each experience's labels right after it.
+
+        Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``peak_memory_mb`` the
+        largest over phases, in MiB; ``stored_images`` the most images that the memories held (0 for none) and
+        ``memory_mb`` their size in MiB; ``trainable_parameters`` the most that were trained at any time. The last three
+        are NaN in results of schema version 1, which did not measure them.
 
     Raises:
         CmlBenchError: If the folder does not exist or holds no result file.
@@ -66,78 +86,82 @@ def collect(results: Path) -> pd.DataFrame:
         raise CmlBenchError(f"results folder {results} holds no result file (*.json); run a benchmark first")
     metrics = sorted({name for row in rows for name in row} - set(JOB_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*JOB_COLUMNS, *metrics])
-    return frame.astype(dict.fromkeys(["seconds", "peak_memory_mb", *metrics], "float64"))
+    return frame.astype(dict.fromkeys([*COST_COLUMNS, *metrics], "float64"))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _row(path, json.loads(path.read_text(encoding="utf-8")))
-    except KeyError as error:
-        reason = f"field {error} is missing"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-    return {"path": str(path), "status": "unreadable", "error": reason, "missing_images": 0}
+        return _row(path, read_result(path))
+    except ResultError as error:
+        return {"path": str(path), "status": "unreadable", "error": error.reason, "missing_images": 0}
 
 
-def _row(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+def _row(path: Path, result: Result) -> dict[str, Any]:
     """Flatten one result; a failed job may lack everything but the job itself."""
-    if result["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {result['schema_version']!r} is not {SCHEMA_VERSION}")
-    if result["status"] not in ("ok", "failed"):
-        raise ValueError(f"status {result['status']!r} is neither 'ok' nor 'failed'")
-    job = result["job"]
-    benchmark, method, cost = (result.get(part) or {} for part in ("benchmark", "method", "cost"))
-    summary = (result.get("metrics") or {}).get("summary") or {}
-    if result["status"] == "ok" and not summary:
-        raise ValueError("status is 'ok' but there is no metrics summary")
+    job, benchmark, method = result.job, result.benchmark, result.method
     return {
         "path": str(path),
-        "status": result["status"],
-        "error": result.get("error"),
-        "benchmark": job["benchmark"],
-        "version": _text(benchmark.get("version")),
-        "benchmark_options": _canonical(job.get("benchmark_options")),
+        "key": result.key,
+        "status": result.status,
+        "error": result.error,
+        "benchmark": job.benchmark,
+        "version": benchmark and _text(benchmark.version),
+        "benchmark_options": _canonical(job.benchmark_options),
         "sources": _digest(_fingerprints(result)),
         "data": _data_digest(result),
-        "title": benchmark.get("title"),
-        "protocol": benchmark.get("protocol"),
-        "method": job["method"],
-        "method_title": method.get("title"),
-        "family": method.get("family"),
-        "head": method.get("head"),
-        "loss": method.get("loss"),
-        "wrap": method.get("wrap"),
-        "replay_labels": method.get("replay_labels"),
-        "class_order": job["class_order"],
-        "seed": job["seed"],
-        "seconds": sum(cost["seconds"].values()) if cost.get("seconds") else None,
-        "peak_memory_mb": max(cost["peak_memory_mb"].values()) if cost.get("peak_memory_mb") else None,
-        "missing_images": len(result["missing"]) if result["status"] == "ok" else 0,
+        "title": benchmark and benchmark.title,
+        "protocol": benchmark and benchmark.protocol,
+        "method": job.method,
+        "method_title": method and method.title,
+        "family": method and method.family,
+        "head": method and method.head,
+        "loss": method and method.loss,
+        "wrap": method and method.wrap,
+        "replay_labels": method and method.replay_labels,
+        "class_order": job.class_order,
+        "seed": job.seed,
+        **_cost(result.cost),
+        "missing_images": len(result.missing),
         "when_learnt": _diagonal(result),
-        **{name: float("nan") if value is None else float(value) for name, value in summary.items()},
+        **({} if result.metrics is None else result.metrics.summary),
     }
 
 
-def _data_digest(result: dict[str, Any]) -> str | None:
+def _cost(cost: Cost | None) -> dict[str, float | None]:
+    if cost is None:
+        return {}
+    memory = cost.memory
+    return {
+        "seconds": sum(cost.seconds.values()) if cost.seconds else None,
+        "training_seconds": cost.seconds.get("training"),
+        "peak_memory_mb": max(cost.peak_memory_mb.values(), default=None),
+        "stored_images": memory and memory.images,
+        "memory_mb": memory and memory.bytes / 2**20,
+        "trainable_parameters": cost.parameters and cost.parameters.trainable,
+    }
+
+
+def _data_digest(result: Result) -> str | None:
     """Return eight letters that stand for the data and the weights, wherever they lay on the machine that ran it."""
-    if result["status"] != "ok":
+    if result.status != "ok":
         return None
-    return _digest([*_fingerprints(result), (result.get("backbone") or {}).get("sha256") or ""])
+    return _digest([*_fingerprints(result), (result.backbone and result.backbone.sha256) or ""])
 
 
-def _fingerprints(result: dict[str, Any]) -> list[str]:
-    data = result.get("data") or {}
-    return [data[split]["fingerprint"] for split in ("train", "test") if split in data]
+def _fingerprints(result: Result) -> list[str]:
+    data = result.data or {}
+    return [data[split].fingerprint for split in ("train", "test") if split in data]
 
 
 def _digest(parts: list[str]) -> str | None:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8] if any(parts) else None
 
 
-def _diagonal(result: dict[str, Any]) -> tuple[float, ...]:
+def _diagonal(result: Result) -> tuple[float, ...]:
     """Return the mAP of each experience's labels right after it was learnt."""
-    performance = (result.get("metrics") or {}).get("performance") or []
-    return tuple(float("nan") if row[k] is None else row[k] for k, row in enumerate(performance))
+    performance = result.metrics.performance if result.metrics else []
+    values = [row[k] if k < len(row) else None for k, row in enumerate(performance)]
+    return tuple(float("nan") if value is None else value for value in values)
 
 
 def _text(value: object) -> str | None:

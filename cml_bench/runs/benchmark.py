@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -91,6 +91,8 @@ class Benchmark(ABC):
 
     meta: ClassVar[BenchmarkMeta]
     training: ClassVar[TrainingConfig]
+    label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Published groups of labels, such as ``minor``, for metrics on each; kept with every result."""
 
     def __post_init__(self) -> None:
         """Refuse an evaluation on images that are not held out."""

@@ -120,8 +120,7 @@ class Checkpoints:
         tree = {
             "identity": self.identity,
             "done": len(logits),
-            "seconds": meter.seconds,
-            "peak_memory_mb": meter.peak_memory_mb,
+            "cost": meter.store(),
             "state": stored.tree,
         }
         text = torch.frombuffer(bytearray(json.dumps(tree, allow_nan=False).encode()), dtype=torch.uint8)
@@ -169,10 +168,7 @@ class Checkpoints:
                 course.resume(Stored(tree["state"], tensors), done)
             except CmlBenchError as error:
                 raise CmlBenchError(f"checkpoint {file} cannot be used: {error}; delete it to start anew") from error
-            for phase, seconds in tree["seconds"].items():
-                meter.seconds[phase] = meter.seconds.get(phase, 0.0) + seconds
-            for phase, peak in tree["peak_memory_mb"].items():
-                meter.peak_memory_mb[phase] = max(peak, meter.peak_memory_mb.get(phase, 0.0))
+            meter.add(tree["cost"])
             self.say(f"goes on after experience {done}")
             return logits
         return []

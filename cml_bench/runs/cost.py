@@ -1,4 +1,4 @@
-"""What a run costs: seconds and peak memory, by phase."""
+"""What a run costs: seconds and peak memory by phase, and what the learner holds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from cml_bench.runs.footprint import Footprint
 
 _MIB = 1024.0
 
@@ -19,11 +23,29 @@ class CostMeter:
     Attributes:
         seconds: Phase to seconds.
         peak_memory_mb: Phase to MiB: the resident set of the process; on a GPU also ``<phase>_gpu``, torch's peak.
+        footprint: The most that the learner held.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
+        self.footprint = Footprint()
+
+    def store(self) -> dict[str, Any]:
+        """Return what was measured as JSON-ready data."""
+        return {
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+            "footprint": asdict(self.footprint),
+        }
+
+    def add(self, stored: dict[str, Any]) -> None:
+        """Add what was measured before the job was interrupted."""
+        for phase, seconds in stored["seconds"].items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+        for phase, peak in stored["peak_memory_mb"].items():
+            self._keep(phase, peak)
+        self.footprint.raise_to(**stored["footprint"])
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

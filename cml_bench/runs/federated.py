@@ -52,7 +52,8 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
     With one client this is training without a federation, for the epochs of all rounds, bit for bit: the first client
     has the seed of the job, its optimiser state is kept, and the mean of one model is that model.
 
-    All clients are made at the start, which takes about 0.03 s and 0.1 MB each; between rounds they hold no weights.
+    All clients that are drawn in some round are made at the start, which takes about 0.03 s and 0.1 MB each; between
+    rounds they hold no weights.
 
     Args:
         plan: The resolved method.
@@ -75,10 +76,6 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         run.model.train()
         run.model.adaptation(self._experiences[0])
         shares = shards(self._experiences, _clients(plan, scenario))
-        self.clients = [
-            Client(plan, _context_of(number, run, plan), self._stream(number, share), extra, self.settings)
-            for number, share in enumerate(shares)
-        ]
         looks_back = isinstance(plan.learner, Strategy) and type(plan.learner).curriculum is not Strategy.curriculum
         self._present = [
             [
@@ -88,7 +85,16 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
             ]
             for stage in range(len(self._experiences))
         ]
-        self._state = LearnerState([client.learner for client in self.clients], run, scenario, extra)
+        self._rounds = [self._draw(stage) for stage in range(len(self._experiences))]
+        # The first one's learner evaluates; one that is never drawn is not made.
+        drawn = {0}.union(*(numbers for rounds in self._rounds for numbers in rounds))
+        self.clients = {
+            number: Client(
+                plan, _context_of(number, run, plan), self._stream(number, shares[number]), extra, self.settings
+            )
+            for number in sorted(drawn)
+        }
+        self._state = LearnerState(self.learners, run, scenario, extra)
 
     def _share(self, number: int, share: Sequence[Tensor], stage: int) -> Tensor | None:
         """Return which images of its experience a client has at a stage; None if none."""
@@ -105,12 +111,17 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
                 dataset = dataset.widened(newest.dataset.labels.names)
             yield [set_label_attributes(DatasetExperience(dataset=dataset))]
 
+    @property
+    def learners(self) -> list[BaseSGDTemplate[Any, Any, Any]]:
+        """All that learn: one a client that is ever drawn."""
+        return [client.learner for client in self.clients.values()]
+
     def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
         """Let the clients learn their next experience."""
         if self._stage == len(self._experiences):
             raise StopIteration
         stage, self._stage = self._stage, self._stage + 1
-        model, rounds = self._run.model, self._draw(stage)
+        model, rounds = self._run.model, self._rounds[stage]
         taking_part = sorted({number for drawn in rounds for number in drawn})
         model.train()
         model.adaptation(self._experiences[stage])

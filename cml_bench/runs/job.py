@@ -50,16 +50,21 @@ class Job:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("save_models", "log")}
 
     @property
-    def key(self) -> str:
-        """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
+    def plug_in_files(self) -> list[str | None]:
+        """Sha256 of the file of each ad hoc plug-in, None for a built-in."""
         method = parse_method(self.method)
         parts = (method.head, method.loss, method.wrap)
         named = [self.benchmark, method.strategy, *(part for part in parts if part and ":" in part)]
-        identity = {
-            "job": self.determinants,
-            "version": cml_bench.__version__,
-            "files": [file_digest(name) for name in named],
-        }
+        return [file_digest(name) for name in named]
+
+    @property
+    def key(self) -> str:
+        """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
+        return self.key_with(cml_bench.__version__, self.plug_in_files)
+
+    def key_with(self, version: str, files: list[str | None]) -> str:
+        """Return the key that the job has with another code version and other plug-in files."""
+        identity = {"job": self.determinants, "version": version, "files": files}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

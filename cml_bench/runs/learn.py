@@ -55,6 +55,11 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         stream = chain([first], groups)
         self._curriculum = iter(plan.learner.curriculum(stream, run) if isinstance(plan.learner, Strategy) else stream)
 
+    @property
+    def learners(self) -> list[BaseSGDTemplate[Any, Any, Any]]:
+        """All that learn: one."""
+        return [self.learner]
+
     def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
         """Learn the next experience."""
         for experience in self._advance():

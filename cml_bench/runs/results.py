@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
 from cml_bench.runs.job import Job
+from cml_bench.runs.schema import SCHEMA_VERSION, UPGRADES, Result
 
-SCHEMA_VERSION = 1
+
+class ResultError(CmlBenchError):
+    """A file is no result.
+
+    Attributes:
+        reason: Why not, without the file's name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"result {path} cannot be read: {reason}")
+        self.reason = reason
 
 
 def result_path(results: Path, job: Job) -> Path:
@@ -39,6 +53,78 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
         raise CmlBenchError(
             f"result {path} cannot be written ({error.strerror}): free space or name another --results"
         ) from None
+
+
+def read_result(path: Path | str) -> Result:
+    """Read a result file of this or an older schema version; the older one is upgraded in memory.
+
+    Raises:
+        ResultError: If the file cannot be read, was written by halves, or is no result; or its version is newer.
+    """
+    path = Path(path)
+    try:
+        return parse_result(path.read_bytes())
+    except OSError as error:
+        reason = f"{error.strerror}: give the path of a result file (.json)"
+    except ValueError as error:
+        reason = str(error)
+    raise ResultError(path, reason)
+
+
+def parse_result(content: bytes) -> Result:
+    """Return the result that a file's content says.
+
+    Raises:
+        ValueError: If it says none.
+    """
+    try:
+        tree = json.loads(content, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        # What ends too early fails at its end.
+        half = "it breaks off" if error.pos >= len(error.doc.rstrip()) - 1 else "it is no JSON"
+        raise ValueError(f"{half} at line {error.lineno} ({error.msg}): delete it and run the job again") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8 text: delete it and run the job again") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply for a result") from None
+    if not isinstance(tree, dict):
+        raise ValueError("it holds no fields")
+    if "schema_version" not in tree:
+        raise ValueError("field 'schema_version' is missing")
+    version = tree["schema_version"]
+    if type(version) is not int or version < 1:
+        raise ValueError(f"schema version {version!r:.40} is none")
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"it has schema version {version}, and this version of cml_bench knows versions up to {SCHEMA_VERSION}: "
+            "upgrade cml_bench"
+        )
+    for older in range(version, SCHEMA_VERSION):
+        UPGRADES[older](tree)
+    try:
+        return Result.model_validate({**tree, "schema_version": SCHEMA_VERSION})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        raise ValueError(f"field {field!r} is missing")
+    raise ValueError(f"field {field!r:.200}: {reason[:1].lower()}{reason[1:]}" if field else reason)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which is no number")
+
+
+def predictions_digest(path: Path) -> str:
+    """Return the sha256 of a predictions file.
+
+    Raises:
+        CmlBenchError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CmlBenchError(f"predictions file {path} cannot be read ({error.strerror}): run the job again") from None
 
 
 def is_done(results: Path, job: Job) -> bool:

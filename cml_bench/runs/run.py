@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
-from cml_bench.runs.benchmark import Benchmark, load_sources
+from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.checkpoint import (
     Checkpoints,
     Logits,
@@ -29,15 +28,16 @@ from cml_bench.runs.checkpoint import (
 from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.engines.engine import SKIPPED
-from cml_bench.runs.environment import environment
 from cml_bench.runs.events import CheckpointEvery, Event, Report
-from cml_bench.runs.federated import federation_record, make_course
+from cml_bench.runs.federated import make_course
+from cml_bench.runs.footprint import TrainableParameters, look_at_memories
 from cml_bench.runs.isolation import isolated
-from cml_bench.runs.job import LOCATIONS, Job
+from cml_bench.runs.job import Job
 from cml_bench.runs.job_log import JobLog
 from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
-from cml_bench.runs.results import SCHEMA_VERSION, result_path, write_result
+from cml_bench.runs.record import failure, success
+from cml_bench.runs.results import predictions_digest, result_path, write_result
 from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
@@ -116,23 +116,7 @@ def run_job(
             if "user" in tested.source.groups:
                 by_user = per_user(predictions, tested.source.groups["user"][tested.rows])
                 metrics = {**metrics, **by_user, "summary": {**metrics["summary"], **by_user["summary"]}}
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "key": job.key,
-        "status": "ok",
-        "error": None,
-        "job": _job_record(job, resolved),
-        "benchmark": _benchmark_record(resolved.benchmark, scenario),
-        "method": resolved.describe(),
-        "metrics": metrics,
-        "cost": {"seconds": meter.seconds, "peak_memory_mb": meter.peak_memory_mb, "parameters": _count(model)},
-        "data": {name: _data_record(part.source) for name, part in scenario.splits.items()},
-        "missing": [name for source in sources for name in source.missing],
-        "backbone": backbone.record,
-        "environment": environment(resolved.training.device),
-    }
-    if resolved.training.federated is not None:
-        result["federation"] = federation_record(resolved, scenario)
+    result = success(job, resolved, scenario, sources, backbone.record, metrics, meter, model)
     return Run(result, predictions)
 
 
@@ -143,16 +127,17 @@ def run_and_store(
     index: int = 0,
     report: Report = lambda event: None,
     checkpoint_every: CheckpointEvery = "experience",
+    patience: float = 0.0,
 ) -> dict[str, Any] | None:
     """Run a job and write its files; a failure is a result too, with its sentence.
 
     A job that was stopped goes on from its last checkpoint, which lies beside the result until that is written. A job
-    that another process is running is left to it.
+    that another process is running, for as long as ``patience`` says (seconds), is left to it.
 
     Returns:
         The result as written; None for a job that another process is running.
     """
-    with claim(result_path(results, job)) as mine:
+    with claim(result_path(results, job), patience) as mine:
         if not mine:
             report(Event(index, "skipped", SKIPPED))
             return None
@@ -173,8 +158,9 @@ def _run_and_store(
         models_beside = path if job.save_models else None
         log = path.with_suffix(".log") if job.log else None
         made = run_job(job, index=index, report=report, checkpoints=checkpoints, models_beside=models_beside, log=log)
-        made.predictions.save(path.with_suffix(".npz"))
-        result = made.result
+        stored = path.with_suffix(".npz")
+        made.predictions.save(stored)
+        result = {**made.result, "predictions": {"sha256": predictions_digest(stored)}}
     except Exception as error:
         expected = isinstance(error, CmlBenchError)
         sentence = str(error) if expected else f"{in_one_line(error)}; the traceback is in {path}"
@@ -186,15 +172,7 @@ def _run_and_store(
 
 def store_failure(job: Job, results: Path, sentence: str, trace: str | None = None) -> dict[str, Any]:
     """Write the result of a job that failed, and return it."""
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "key": job.key,
-        "status": "failed",
-        "error": sentence,
-        "traceback": trace,
-        "job": _job_record(job, None),
-        "data": _data_of(job),
-    }
+    result = failure(job, sentence, trace)
     write_result(result_path(results, job), result)
     return result
 
@@ -212,7 +190,8 @@ def _record(
     """Train on the stream and record the logits of the evaluation images after each experience."""
     recorder = LogitRecorder()
     reporter = EpochReporter(report, index, len(scenario.n_seen))
-    course = make_course(resolved, run, scenario, [recorder, reporter])
+    counter = TrainableParameters(meter.footprint)
+    course = make_course(resolved, run, scenario, [recorder, reporter, counter])
     logits: list[Logits] = checkpoints.resume(course, meter) if checkpoints else []
     for t in itertools.count(len(logits)):
         reporter.experience = t
@@ -220,6 +199,7 @@ def _record(
             learner = next(course, None)
         if learner is None:
             break
+        meter.footprint.raise_to(**look_at_memories(course.learners))
         with meter.phase("evaluation"):
             # float16 ends at 65504.
             bounded = predict(learner, recorder, scenario, t, resolved.benchmark.evaluate_on).clamp(-60000, 60000)
@@ -256,54 +236,3 @@ def _predictions(scenario: MultiLabelScenario, split: str, logits: list[Logits])
         test_images=np.stack([np.isin(rows, experience) for experience in part.experiences]),
         logits=tuple(logits),
     )
-
-
-def _job_record(job: Job, resolved: Plan | None) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "benchmark": job.benchmark,
-        "benchmark_options": {key: value for key, value in job.options if key not in LOCATIONS},
-        "locations": {key: value for key, value in job.options if key in LOCATIONS},
-        "method": job.method,
-        "class_order": job.class_order,
-        "seed": job.seed,
-    }
-    if resolved is not None:
-        record["resolved"] = {
-            "benchmark": dataclasses.asdict(resolved.benchmark),
-            "training": dataclasses.asdict(resolved.training),
-        }
-    return record
-
-
-def _benchmark_record(benchmark: Benchmark, scenario: MultiLabelScenario) -> dict[str, Any]:
-    meta = benchmark.meta
-    return {
-        "name": meta.name,
-        "title": meta.title,
-        "version": meta.version,
-        "protocol": scenario.protocol,
-        "label_names": list(scenario.label_names),
-        "n_seen": list(scenario.n_seen),
-        "images_per_experience": [len(rows) for rows in scenario.splits["train"].experiences],
-        "unassigned_images": scenario.unassigned,
-    }
-
-
-def _data_of(job: Job) -> dict[str, Any] | None:
-    """Return what a failed job was about, if that much can be read: it belongs to the table of its data."""
-    try:
-        return {source.split: _data_record(source) for source in load_sources(plan(job).benchmark)}
-    except CmlBenchError:
-        return None
-
-
-def _data_record(source: Source) -> dict[str, Any]:
-    return {"name": source.name, "fingerprint": source.fingerprint, "counts": source.counts}
-
-
-def _count(model: torch.nn.Module) -> dict[str, int]:
-    parameters = list(model.parameters())
-    return {
-        "total": sum(p.numel() for p in parameters),
-        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-    }

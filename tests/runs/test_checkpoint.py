@@ -103,7 +103,7 @@ def test_a_finished_job_leaves_its_result_alone(small_jobs: Jobs, tmp_path: Path
     path = result_path(tmp_path / "stopped", job)
     with pytest.raises(Stopped):
         run_and_store(job, tmp_path / "stopped", report=stopping(2))
-    spent = json.loads(load(newest(checkpoint_folder(path)).read_bytes())["tree"].tobytes())["seconds"]
+    spent = json.loads(load(newest(checkpoint_folder(path)).read_bytes())["tree"].tobytes())["cost"]["seconds"]
     result = run_and_store(job, tmp_path / "stopped")
     run_and_store(job, tmp_path / "whole", checkpoint_every="never")
     assert [file.suffix for file in sorted(path.parent.iterdir())] == [".json", ".npz"]
