@@ -1,0 +1,108 @@
+"""Pictures of accuracy against cost, with the methods that no other one beats on both."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cml_bench.report.figures.labelling import beside_points
+from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.style import FAINT, INK, SHOWN, blank, ruled
+from cml_bench.report.figures.wording import also_grey, percent_axis
+from cml_bench.report.section import Section
+from cml_bench.report.statistics import estimates
+
+COSTS: Final = {
+    "training_seconds": ("training time", "seconds of training a job"),
+    "memory_mb": ("memory of the method", "megabytes (MiB) of stored images at most"),
+    "trainable_parameters": ("trainable parameters", "parameters trained"),
+}
+"""Columns of ``collect`` to what they cost, and how an axis says it."""
+_LOG_FROM: Final = 10.0
+"""Costs that differ by a larger factor get a logarithmic axis."""
+
+
+def draw(section: Section, column: str) -> Picture | None:
+    """Draw last mAP over one cost; None where it was not measured or is the same for all methods."""
+    data = _data(section, column)
+    if data["cost"].nunique() < 2:
+        return None
+    short, axis = COSTS[column]
+    figure, axes = blank(5.4, 4.0)
+    logarithmic = data["cost"].min() > 0 and data["cost"].max() > _LOG_FROM * data["cost"].min()
+    axes.set_xscale("log" if logarithmic else "linear")
+    begins = percent_axis(axes, "y", data[["map_low", "map_high", "map"]])
+    _draw_front(axes, data[data["pareto"]].sort_values("cost"))
+    for row in data.itertuples():
+        look = section.looks[str(row.method)]
+        if look.shown:
+            axes.plot([row.cost, row.cost], [row.map_low, row.map_high], color=look.colour, linewidth=0.7, alpha=0.6)
+        axes.plot([row.cost], [row.map], linestyle="", **look.of_marker)
+    if not logarithmic:
+        axes.set_xlim(0, 1.05 * data["cost"].max())
+    axes.margins(x=0.08)
+    axes.set_xlabel(axis + (" (logarithmic)" if logarithmic else ""))
+    axes.set_ylabel("last mAP (%)")
+    ruled(axes, "both")
+    named = data[data["pareto"] | data["method"].map({method: look.shown for method, look in section.looks.items()})]
+    beside_points(
+        axes,
+        [(float(row.cost), float(row.map), section.looks[str(row.method)].name) for row in named.itertuples()],
+        [(float(x), float(y)) for x, y in data[["cost", "map"]].to_numpy()],
+    )
+    bounds = [section.looks[method].name for method in data["method"] if method in section.bounds]
+    lacking = [look.name for method, look in section.looks.items() if method not in set(data["method"])]
+    caption = " ".join(
+        filter(
+            None,
+            [
+                f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean. Ringed "
+                "and joined: the Pareto front, methods that no other one beats on both.",
+                f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
+                begins,
+                f"Not measured: {', '.join(lacking)}." if lacking else "",
+                also_grey(len(section.looks), SHOWN),
+            ],
+        )
+    )
+    return Picture.settled(f"cost_{column}", f"Accuracy against {short}", caption, data, figure)
+
+
+def on_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return which points no other point beats: none is at least as good on both and better on one."""
+    costs, values = np.asarray(cost, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    as_good = (costs[:, None] <= costs) & (values[:, None] >= values)
+    better = (costs[:, None] < costs) | (values[:, None] > values)
+    return ~(as_good & better).any(axis=0)
+
+
+def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
+    axes.step(front["cost"], front["map"], where="post", color=FAINT, linewidth=0.8, zorder=1)
+    ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": INK}
+    axes.plot(front["cost"], front["map"], "o", markeredgewidth=0.7, zorder=2, **ring)
+
+
+def _data(section: Section, column: str) -> pd.DataFrame:
+    jobs = section.jobs.groupby("method")
+    methods = list(section.looks)
+    maps = estimates([100 * jobs.get_group(method)["last_map"].to_numpy() for method in methods])
+    rows = [
+        {
+            "method": method,
+            "cost": jobs.get_group(method)[column].mean() if column in section.jobs else float("nan"),
+            "map": found.mean,
+            "map_low": found.low,
+            "map_high": found.high,
+            "n": found.n,
+        }
+        for method, found in zip(methods, maps, strict=True)
+    ]
+    data = pd.DataFrame(rows).dropna(subset=["cost", "map"])
+    rivals = ~data["method"].isin(section.bounds)
+    data["pareto"] = False
+    data.loc[rivals, "pareto"] = on_front(data.loc[rivals, "cost"], data.loc[rivals, "map"])
+    return data

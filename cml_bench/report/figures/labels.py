@@ -1,0 +1,136 @@
+"""The picture of every label's average precision over experiences: forgotten labels fade to the right."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.style import FAINT, PAPER, SHOWN, blank, printable
+from cml_bench.report.figures.wording import in_csv
+from cml_bench.report.section import Section, first_order
+
+_ACROSS: Final = 5
+"""Maps in one row."""
+_NAMED: Final = 120
+"""More labels than this are drawn without names."""
+_NUMBERED: Final = 15
+"""More labels than this are drawn without figures in the cells."""
+_LONGEST: Final = 18
+_COLOURS: Final = "cividis"
+"""Even to the eye, with and without colour vision, and in grey."""
+_DARK: Final = 0.5
+"""Below it a colour is dark."""
+
+Values = npt.NDArray[np.float64]
+
+
+def draw(section: Section) -> Picture:
+    """Draw average precision as colour, a map a method: labels in order of arrival down, experiences across."""
+    order = first_order(section.runs)
+    maps, names, n_seen = _maps(section, order)
+    shown = [look for look in section.looks.values() if look.shown and look.method in maps]
+    across = min(_ACROSS, len(shown))
+    down = -(-len(shown) // across)
+    # Room for letters of a readable size, or for a map as high as wide.
+    height = max(1.3, (0.098 if len(names) <= _NAMED else 0.02) * len(names))
+    figure, grid = blank(1.5 + 1.6 * across, 0.6 + (height + 0.35) * down, nrows=down, ncols=across, squeeze=False)
+    scale = mpl.colors.Normalize(0, 100)
+    for axes, look in zip(grid.flat, shown, strict=False):
+        _draw_map(axes, maps[look.method], n_seen, scale)
+        axes.set_title(look.name, fontsize=8, loc="left", pad=3)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        if len(names) <= _NAMED:
+            size = 7.5 if len(names) <= 40 else 6
+            axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=size)
+    for i, axes in enumerate(grid.flat[: len(shown)]):
+        if i + across >= len(shown):
+            axes.set_xlabel("experience", fontsize=8)
+    bar = figure.colorbar(
+        mpl.cm.ScalarMappable(scale, _COLOURS), ax=grid, orientation="vertical", shrink=min(1.0, 2.2 / height), aspect=18
+    )
+    bar.set_label("average precision (%)", fontsize=8)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    lacking = [look.name for look in section.looks.values() if look.shown and look.method not in maps]
+    data = _data(maps, names, n_seen, order)
+    caption = " ".join(
+        filter(
+            None,
+            [
+                f"Average precision of each label after each experience, class order {order}, mean over seeds. Labels are "
+                "in order of arrival; a label that is forgotten grows dark to the right. Blank: not arrived yet, or "
+                "without a positive among the images tested.",
+                f"Labels {'' if len(names) <= _NAMED else '(too many to name) '}are separated by experience.",
+                f"Without a job on this order: {', '.join(lacking)}." if lacking else "",
+                in_csv(len(section.looks), SHOWN),
+            ],
+        )
+    )
+    return Picture.settled("label_ap", "Average precision of every label", caption, data, figure, wide=True)
+
+
+def _maps(section: Section, order: str) -> tuple[dict[str, Values], tuple[str, ...], tuple[int, ...]]:
+    """Return a (C, T) mean over seeds for each method, the labels in order of arrival and how many are seen when."""
+    runs = [run for run in section.runs if run.class_order == order]
+    # A class order may leave something to the seed; then jobs of the first seed's order are shown.
+    names, n_seen = runs[0].history.label_names, runs[0].history.n_seen
+    maps = {}
+    for method in section.looks:
+        own = [run.history for run in runs if run.method == method and run.history.label_names == names]
+        own = [history for history in own if history.label_ap.shape == (len(n_seen), len(names))]
+        if own:
+            stacked = np.ma.masked_invalid(np.stack([history.label_ap for history in own]))
+            maps[method] = 100 * stacked.mean(axis=0).filled(np.nan).T
+    return maps, names, n_seen
+
+
+def _draw_map(axes: Axes, values: Values, n_seen: tuple[int, ...], scale: Any) -> None:
+    n_labels, experiences = values.shape
+    # Cells stay cells however the picture is enlarged.
+    axes.imshow(values, cmap=_COLOURS, norm=scale, aspect="auto", interpolation="none")
+    for boundary in n_seen[:-1]:
+        axes.axhline(boundary - 0.5, color=PAPER, linewidth=0.8)
+    ticks = np.arange(experiences)[:: max(1, -(-experiences // 8))]
+    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
+    axes.set_yticks([])
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(False)
+    if n_labels <= _NUMBERED and experiences <= _NUMBERED:
+        for (c, t), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = "#fffffe" if value / 100 < _DARK else "#000000"
+                axes.text(t, c, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    elif not n_labels <= _NAMED:
+        axes.set_ylabel("labels", color=FAINT, fontsize=7)
+
+
+def _data(maps: dict[str, Values], names: tuple[str, ...], n_seen: tuple[int, ...], order: str) -> pd.DataFrame:
+    arrived = np.searchsorted(n_seen, np.arange(len(names)), side="right") + 1
+    parts = []
+    for method, values in maps.items():
+        c, t = np.nonzero(np.isfinite(values))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "class_order": order,
+                    "label": np.array(names)[c],
+                    "arrived": arrived[c],
+                    "experience": t + 1,
+                    "ap": values[c, t],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _short(name: str) -> str:
+    name = " ".join(printable(name).split())
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

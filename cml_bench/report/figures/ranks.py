@@ -1,0 +1,75 @@
+"""The critical-difference diagram: average ranks, and which of them cannot be told apart."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.style import INK, OTHER, Look, blank
+from cml_bench.report.ranks import Ranking, rank_methods
+from cml_bench.report.statistics import SIGNIFICANCE
+from cml_bench.report.verdict import format_p
+
+
+def draw(blocks: pd.DataFrame, looks: dict[str, Look], what: str) -> Picture:
+    """Draw the average ranks of methods over blocks.
+
+    Methods that lack blocks are left out and named: ranking them would take these blocks from all others.
+
+    Args:
+        blocks: One row a block, one column a method.
+        looks: How methods are drawn; one that has none here is grey.
+        what: What the figures are, in words.
+
+    Raises:
+        CmlBenchError: If there is too little to rank; it says what is needed.
+    """
+    counts = blocks.notna().sum()
+    whole = [str(method) for method in blocks if counts[method] == counts.max()]
+    ranking = rank_methods(blocks[whole])
+    # Imported here because it takes a second.
+    from scikit_posthocs import critical_difference_diagram
+
+    # Without a difference by Friedman's test none by Nemenyi's counts.
+    p_values = ranking.p_values if ranking.p < SIGNIFICANCE else ranking.p_values * 0 + 1.0
+    names = {method: looks[method].name for method in whole}
+    colours = {looks[m].name: looks[m].colour if looks[m].shown else OTHER for m in whole}
+    figure, axes = blank(7.2, 1.1 + 0.19 * (len(whole) // 2 + _levels(ranking, p_values)))
+    drawn = critical_difference_diagram(
+        ranking.average_ranks.rename(names),
+        p_values.rename(index=names, columns=names),
+        ax=axes,
+        color_palette=colours,
+        label_props={"fontsize": 8},
+        elbow_props={"linewidth": 0.9},
+        marker_props={"s": 14},
+        crossbar_props={"color": INK, "linewidth": 2},
+        text_h_margin=0.03 * len(whole),
+    )
+    for text in drawn["labels"]:
+        text.set_color(INK)
+    axes.spines["top"].set_visible(True)
+    axes.set_title("average rank", fontsize=8, pad=4)
+    absent = [f"{looks[str(m)].name} ({counts[m]} of {counts.max()})" for m in blocks if str(m) not in whole]
+    caption = (
+        f"Average rank of {what} over {ranking.n_blocks} blocks (benchmark, class order and seed); 1 is best. Methods "
+        f"joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "
+        f"{ranking.critical_difference:.2f}). Friedman's test: {format_p(ranking.p)}"
+        f"{'' if ranking.p < SIGNIFICANCE else ', so that no difference counts'}. Blocks of one benchmark share its "
+        "images: with one benchmark this speaks of seeds and class orders, not of other data."
+        + (f" Not ranked, for lack of blocks: {', '.join(absent)}." if absent else "")
+    )
+    return Picture.settled(
+        "critical_difference", "Average ranks", caption, _data(ranking, p_values), figure, wide=len(whole) > 10
+    )
+
+
+def _levels(ranking: Ranking, p_values: pd.DataFrame) -> int:
+    """Return about how many bars lie above each other."""
+    alike = (p_values >= SIGNIFICANCE).sum(axis=1)
+    return min(len(ranking.average_ranks) // 2, int(alike.max()) // 2) + 1
+
+
+def _data(ranking: Ranking, p_values: pd.DataFrame) -> pd.DataFrame:
+    ranks = ranking.average_ranks.rename("average_rank").rename_axis("method").reset_index()
+    return pd.concat([ranks, p_values.add_prefix("p: ").reset_index(drop=True)], axis=1)

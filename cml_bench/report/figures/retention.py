@@ -1,0 +1,96 @@
+"""The picture of plasticity and forgetting: how well labels were learnt, and what was left of it at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cml_bench.report.figures.labelling import beside_points
+from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
+from cml_bench.report.figures.wording import also_grey, percent_axis
+from cml_bench.report.history import History
+from cml_bench.report.section import Section
+from cml_bench.report.statistics import estimates
+
+
+def draw(section: Section) -> Picture | None:
+    """Draw each method at (mAP when learnt, mAP at the end); None where there is one experience, or nothing defined.
+
+    Both are means over the labels of the same experiences, all but the last, so the height above the diagonal is the
+    backward transfer (Lopez-Paz and Ranzato 2017) and the depth below it the forgetting with the diagonal reference.
+    """
+    data = _data(section)
+    if data.empty:
+        return None
+    figure, axes = blank(5.4, 4.3)
+    ends = data[["learnt", "kept"]].to_numpy()
+    words = {percent_axis(axes, "x", ends[:, 0]), percent_axis(axes, "y", ends[:, 1])} - {""}
+    low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
+    if high > low:
+        axes.plot([low, high], [low, high], color=FAINT, linewidth=0.7, linestyle=(0, (4, 3)))
+        axes.text(
+            high,
+            high,
+            "nothing forgotten  ",
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color=FAINT,
+            rotation=45,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+        ).set_in_layout(False)
+    named = []
+    for row in data.itertuples():
+        look = section.looks[str(row.method)]
+        if look.shown:
+            bars = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
+            axes.plot([row.learnt_low, row.learnt_high], [row.kept, row.kept], **bars)
+            axes.plot([row.learnt, row.learnt], [row.kept_low, row.kept_high], **bars)
+            named.append((float(row.learnt), float(row.kept), look.name))
+        axes.plot([row.learnt], [row.kept], linestyle="", **look.of_marker)
+    axes.set_xlabel("plasticity: mAP of labels right after they were learnt (%)")
+    axes.set_ylabel("mAP of the same labels at the end (%)")
+    ruled(axes, "both")
+    beside_points(axes, named, [(float(x), float(y)) for x, y in ends])
+    caption = " ".join(
+        [
+            "Right: learns new labels well. Below the dashed diagonal: has forgotten, by the distance down to the point; "
+            "above it: has gained. Mean over the labels of all experiences but the last, on fixed images; thin crosses are "
+            "intervals of the mean over seeds and class orders.",
+            *sorted(words),
+            also_grey(len(section.looks), SHOWN),
+        ]
+    )
+    return Picture.settled("plasticity_forgetting", "Plasticity and forgetting", caption.strip(), data, figure)
+
+
+def learnt_and_kept(history: History) -> tuple[float, float]:
+    """Return the mean mAP of earlier experiences' labels right after each, and at the end; NaN of one experience."""
+    if len(history.performance) < 2:
+        return float("nan"), float("nan")
+    learnt, kept = np.diagonal(history.performance)[:-1], history.performance[:-1, -1]
+    both = np.isfinite(learnt) & np.isfinite(kept)
+    return (float(learnt[both].mean()), float(kept[both].mean())) if both.any() else (float("nan"), float("nan"))
+
+
+def _data(section: Section) -> pd.DataFrame:
+    methods = list(section.looks)
+    pairs = [np.array([learnt_and_kept(run.history) for run in section.runs_of(method)]) for method in methods]
+    found = estimates([100 * figures for values in pairs for figures in values.T])
+    rows = [
+        {
+            "method": method,
+            "learnt": learnt.mean,
+            "learnt_low": learnt.low,
+            "learnt_high": learnt.high,
+            "kept": kept.mean,
+            "kept_low": kept.low,
+            "kept_high": kept.high,
+            "forgetting": learnt.mean - kept.mean,
+            "n": learnt.n,
+        }
+        for method, learnt, kept in zip(methods, found[::2], found[1::2], strict=True)
+    ]
+    return pd.DataFrame(rows).dropna(subset=["learnt", "kept"])
