@@ -25,8 +25,8 @@ __all__ = ["AGEM"]
 class AGEM(Strategy):
     """Take off the part of each step's gradient that contradicts the gradient on images drawn from the memory.
 
-    Source: Chaudhry et al. 2019, arXiv 1812.00420, section 4. Departures: the draw is uniform over the images stored
-    of past experiences; the reference counts known entries alone and is taken in evaluation mode.
+    Source: Chaudhry et al. 2019, arXiv 1812.00420, section 4, equation 11. Departures: the draw is uniform over the
+    images stored of past experiences; the reference counts known entries alone and is taken in evaluation mode.
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; equal shares an experience.

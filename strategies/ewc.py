@@ -23,10 +23,11 @@ __all__ = ["EWC"]
 class EWC(Strategy):
     """Penalise moving parameters that the old labels' likelihood depends on.
 
-    Source: Kirkpatrick et al. 2017, arXiv 1612.00796, with the likelihood of independent labels: the sum over known
-    entries of the Bernoulli log-likelihood. The Fisher information is the mean over images of the squared gradient of
-    one image (Avalanche squares the gradient of a batch mean, in which opposite signs cancel), in evaluation mode,
-    without augmentation. Parameters that arrive with new labels carry no penalty until the experience ends.
+    Source: Kirkpatrick et al. 2017, arXiv 1612.00796, equation 3, with the likelihood of independent labels: the sum
+    over known entries of the Bernoulli log-likelihood. The Fisher information is the mean over images of the squared
+    gradient of one image (Avalanche squares the gradient of a batch mean, in which opposite signs cancel), in
+    evaluation mode, without augmentation. Parameters that arrive with new labels carry no penalty until the experience
+    ends.
 
     Attributes:
         ewc_lambda: Weight of the penalty; has no safe default and must be swept.

@@ -205,7 +205,7 @@ def test_an_experience_is_one_experience(tiny_scenario: Any) -> None:
     with isolated(0, 1):
         course = course_on(tiny_scenario(), "clients=2 rounds=3")
         counters = [Counter(), Counter()]
-        for client, counter in zip(course.clients, counters, strict=True):
+        for client, counter in zip(course.clients.values(), counters, strict=True):
             client.learner.plugins.append(counter)
         for stage, _ in enumerate(course):
             expected = ["begins", *["epoch"] * 6, "ends"] * (stage + 1)
@@ -217,7 +217,9 @@ def test_a_memory_holds_the_images_of_its_client(tiny_scenario: Any) -> None:
         course = course_on(tiny_scenario(), "clients=3 rounds=2", "er memory_size=100", batch_size=4)
         owned = course.clients[0].learner.plugins[0].buffer
         list(course)
-        memories = [set(client.learner.plugins[0].buffer.buffer.sample_ids.data.tolist()) for client in course.clients]
+        memories = [
+            set(client.learner.plugins[0].buffer.buffer.sample_ids.data.tolist()) for client in course.clients.values()
+        ]
     assert owned is course.clients[0].learner.plugins[0].buffer
     images = set(course._experiences[0].dataset.sample_ids.data.tolist())
     assert all(a.isdisjoint(b) for i, a in enumerate(memories) for b in memories[i + 1 :])
@@ -231,7 +233,7 @@ def test_clients_are_drawn_for_each_round(tiny_scenario: Any, monkeypatch: pytes
         course = course_on(tiny_scenario(), "clients=5 rounds=20 per_round=2", epochs=1)
         trained: list[int] = []
         train = module.Client.train
-        numbers = {id(client): number for number, client in enumerate(course.clients)}
+        numbers = {id(client): number for number, client in course.clients.items()}
 
         def spy(self: Any, received: Any) -> None:
             trained.append(numbers[id(self)])
@@ -243,6 +245,16 @@ def test_clients_are_drawn_for_each_round(tiny_scenario: Any, monkeypatch: pytes
     assert len(pairs) == 20
     assert all(a < b for a, b in pairs)
     assert len(set(pairs)) > 5
+
+
+def test_clients_that_are_never_drawn_are_not_made(tiny_scenario: Any) -> None:
+    """Of 30 clients, three experiences of two rounds draw one each; the first one's learner evaluates."""
+    with isolated(0, 1):
+        course = course_on(tiny_scenario(), "clients=30 rounds=2 per_round=1", epochs=1)
+        drawn = {number for rounds in course._rounds for numbers in rounds for number in numbers}
+        assert set(course.clients) == drawn | {0}
+        assert len(drawn) <= 6
+        assert [learner.model for learner in course] == [course._run.model] * 3
 
 
 def test_shards_are_the_clients_images_of_each_experience(tiny_scenario: Any) -> None:
