@@ -53,15 +53,7 @@ def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = T
     Raises:
         CmlBenchError: If nothing bears the name, an option is wrong, or a check fails.
     """
-    case = Case(strategy)
-    return run_checks(
-        CHECKS,
-        case,
-        subject=case.plan.method.strategy,
-        exemptions=case.exemptions,
-        file=case.file,
-        raise_on_failure=raise_on_failure,
-    )
+    return run_checks(CHECKS, Case(strategy), raise_on_failure=raise_on_failure)
 
 
 def _require_same(one: Trial, other: Trial, otherwise: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +11,13 @@ import torch
 
 from cml_bench.data.source import Source
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
-from cml_bench.options import arguments, as_text, convert, parse_pairs, split_words
+from cml_bench.options import arguments, as_text, convert
 from cml_bench.registry import load
 from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, load_benchmark
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.setup import plan_method
 from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.testing_case import PlugInCase
 from cml_bench.testing_outcome import (
     CheckOutcome,
     NotApplicableError,
@@ -45,42 +45,30 @@ def check_benchmark(benchmark: str | type[Benchmark], *, raise_on_failure: bool 
     Raises:
         CmlBenchError: If nothing bears the name, an option is wrong, or a check fails.
     """
-    case = BenchmarkCase(benchmark)
-    return run_checks(
-        BENCHMARK_CHECKS,
-        case,
-        subject=f"benchmark {case.name}",
-        exemptions={},
-        file=case.file,
-        raise_on_failure=raise_on_failure,
-    )
+    return run_checks(BENCHMARK_CHECKS, BenchmarkCase(benchmark), raise_on_failure=raise_on_failure)
 
 
-class BenchmarkCase:
+class BenchmarkCase(PlugInCase):
     """A benchmark under test.
 
     Attributes:
-        name: What it goes by.
-        kind: Its class.
-        given: Options as typed.
-        file: Where it is written; None if it was typed into an interpreter.
+        missing: Options without a default that were not given: where its data lie.
+
+    Raises:
+        CmlBenchError: If nothing bears the name, it is no benchmark, or an option is wrong.
     """
 
+    noun = "benchmark"
+
     def __init__(self, benchmark: str | type[Benchmark]) -> None:
-        self.given: dict[str, str] = {}
-        if isinstance(benchmark, str):
-            self.name, *words = split_words(benchmark) or [""]
-            self.kind, self.given = load_benchmark(self.name), dict(parse_pairs(words))
-        else:
-            self.name, self.kind = f"{benchmark.__module__}:{benchmark.__qualname__}", benchmark
+        super().__init__(benchmark)
         self.missing = [
             name
             for name, parameter in arguments(self.kind).items()
             if parameter.default is parameter.empty and name not in self.given
         ]
         if not self.missing:
-            convert(self.kind, self.given, owner=f"benchmark {self.name}")
-        self.file = getattr(sys.modules.get(self.kind.__module__), "__file__", None)
+            convert(self.kind, self.given, owner=self.subject)
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -88,7 +76,12 @@ class BenchmarkCase:
         if self.missing:
             needed = " ".join(f"{name}=..." for name in self.missing)
             raise NotApplicableError(f"its data lie on a disk: add {needed}")
-        return self.kind(**convert(self.kind, self.given, owner=f"benchmark {self.name}"))
+        benchmark: Benchmark = self.kind(**convert(self.kind, self.given, owner=self.subject))
+        return benchmark
+
+    def look_up(self, name: str) -> type[Benchmark]:
+        """Return the class of a benchmark."""
+        return load_benchmark(name)
 
     @cached_property
     def scenario(self) -> MultiLabelScenario:
@@ -98,8 +91,7 @@ class BenchmarkCase:
 
 def _metadata(case: BenchmarkCase) -> str:
     """Name, title, version, literals that lists can show, an own docstring that describes the options."""
-    by_name = None if ":" in case.name else case.name
-    meta = declared(case.kind, BenchmarkMeta, by_name, "name=..., title=..., version=..., source=..., ...")
+    meta = declared(case.kind, BenchmarkMeta, case.listed_name, "name=..., title=..., version=..., source=..., ...")
     require(bool(meta.title and meta.source and meta.licence), "meta.title, meta.source or meta.licence is empty")
     require(meta.version >= 1, f"meta.version={meta.version} is no version: begin with 1")
     require_literals(case.kind)
@@ -115,7 +107,7 @@ def _metadata(case: BenchmarkCase) -> str:
 def _config_round_trip(case: BenchmarkCase) -> str:
     """Options written as text and read again are the same options."""
     options = {f.name: as_text(getattr(case.benchmark, f.name)) for f in dataclasses.fields(case.benchmark)}
-    again = case.kind(**convert(case.kind, options, owner=f"benchmark {case.name}"))
+    again = case.kind(**convert(case.kind, options, owner=case.subject))
     require(again == case.benchmark, f"{case.benchmark} is read again as {again}")
     return f"{len(options)} options are read as they are written"
 

@@ -18,6 +18,7 @@ from cml_bench.models.backbones import build_backbone
 from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dealing import TestRule
+from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.config import TrainingConfig
 
 N_LABELS = 6
@@ -103,14 +104,18 @@ def toy_backbone(kind: Literal["any", "vit"]) -> tuple[nn.Module, int]:
 
 
 def annotated_so_far(scenario: MultiLabelScenario) -> list[Tensor]:
-    """Return, for each experience, the (rows, labels) four-state table of all that had been annotated by its end."""
+    """Return, for each experience, the (rows, labels) four-state table of all that had been annotated by its end.
+
+    An online stream has a table for each experience, too, not for each chunk.
+    """
     so_far = torch.full(scenario.splits["train"].truth.shape, OUT_OF_SCOPE, dtype=torch.int8)
     tables = []
     for experience in scenario.train_stream:
         ids, labels = experience.dataset.sample_ids.data, experience.dataset.labels.data
         width = labels.shape[1]
         so_far[ids, :width] = torch.maximum(so_far[ids, :width], labels)
-        tables.append(so_far.clone())
+        if ends_experience(experience):
+            tables.append(so_far.clone())
     return tables
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +14,10 @@ from cml_bench.labels import PRESENT
 from cml_bench.losses.bce import BCE
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
-from cml_bench.options import Pairs, arguments, as_text, convert, parse_pairs, split_words
+from cml_bench.options import arguments
 from cml_bench.registry import load
 from cml_bench.runs.isolation import isolated
-from cml_bench.runs.method import Method, parse_method
+from cml_bench.testing_case import PartCase
 from cml_bench.testing_data import ToySource
 from cml_bench.testing_outcome import (
     CheckOutcome,
@@ -39,7 +38,6 @@ _BATCH = 5
 _ROUNDING = 1e-5
 _ABOVE_CHANCE = 0.2
 _STEPS = 60
-_SKIPPED = ("self", "in_features")
 
 _LAYOUTS = {"map": (WIDTH, 2, 3), "tokens": (6, WIDTH), "vector": (WIDTH,)}
 """Shapes of features after the batch; see ``Head.forward``."""
@@ -58,36 +56,20 @@ def check_head(head: str | type[Head], *, raise_on_failure: bool = True) -> list
     Raises:
         CmlBenchError: If nothing bears the name, an option is wrong, or a check fails.
     """
-    case = HeadCase(head)
-    return run_checks(
-        HEAD_CHECKS,
-        case,
-        subject=f"head {case.name}",
-        exemptions=dict(getattr(getattr(case.kind, "meta", None), "exemptions", {})),
-        file=case.file,
-        raise_on_failure=raise_on_failure,
-    )
+    return run_checks(HEAD_CHECKS, HeadCase(head), raise_on_failure=raise_on_failure)
 
 
-class HeadCase:
-    """A head under test.
+class HeadCase(PartCase):
+    """A head under test."""
 
-    Attributes:
-        name: What it goes by.
-        kind: Its class.
-        options: Typed options.
-        file: Where it is written; None if it was typed into an interpreter.
-    """
+    noun = "head"
+    place = "head"
+    skipped = ("self", "in_features")
 
-    def __init__(self, head: str | type[Head]) -> None:
-        pairs: Pairs = ()
-        if isinstance(head, str):
-            self.name, *words = split_words(head) or [""]
-            self.kind, pairs = load("heads", self.name), parse_pairs(words)
-        else:
-            self.name, self.kind = f"{head.__module__}:{head.__qualname__}", head
-        self.options = convert(self.kind, dict(pairs), owner=f"head {self.name}", skip=_SKIPPED)
-        self.file = getattr(sys.modules.get(self.kind.__module__), "__file__", None)
+    def look_up(self, name: str) -> type[Head]:
+        """Return the class of a head."""
+        kind: type[Head] = load("heads", name)
+        return kind
 
     def make(self, *growths: tuple[str, ...], width: int = WIDTH, seed: int = 0) -> Any:
         """Return a fresh head with labels, its parameters drawn from a seed."""
@@ -114,23 +96,16 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 def _metadata(case: HeadCase) -> str:
     """Name, title, literals that lists can show, an own docstring that describes the options, real exemptions."""
-    by_name = None if ":" in case.name else case.name
-    meta = declared(case.kind, HeadMeta, by_name, "name=..., title=..., features=..., ...")
+    meta = declared(case.kind, HeadMeta, case.listed_name, "name=..., title=..., features=..., ...")
     require(bool(meta.title), "meta.title is empty")
     require_literals(case.kind)
     require_exemptions(meta, HEAD_CHECKS)
-    return require_docstring(case.kind, arguments(case.kind, _SKIPPED), "Args")
+    return require_docstring(case.kind, arguments(case.kind, case.skipped), "Args")
 
 
 def _config_round_trip(case: HeadCase) -> str:
     """Options written into a method and read again are the same options."""
-    defaults = {name: parameter.default for name, parameter in arguments(case.kind, _SKIPPED).items()}
-    options = {**defaults, **case.options}
-    written = tuple(sorted((name, as_text(value)) for name, value in options.items()))
-    spec = Method("naive", case.name, None, written, (), ()).spec
-    again = convert(case.kind, dict(parse_method(spec).head_options), owner=f"head {case.name}", skip=_SKIPPED)
-    require(again == options, f"{options} written as {spec!r} is read as {again}")
-    return spec.removeprefix("naive ")
+    return case.require_round_trip()
 
 
 def _runs(case: HeadCase) -> str:

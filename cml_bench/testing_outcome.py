@@ -8,11 +8,28 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from cml_bench.errors import CmlBenchError, in_one_line, suggest
 
-CaseT = TypeVar("CaseT")
+
+class Case(Protocol):
+    """What is checked."""
+
+    @property
+    def subject(self) -> str:
+        """How sentences call it."""
+
+    @property
+    def exemptions(self) -> Mapping[str, str]:
+        """Checks that it declares to be inapplicable, with its reasons."""
+
+    @property
+    def file(self) -> str | None:
+        """Where it is written, to name the line that breaks; None if it was typed into an interpreter."""
+
+
+CaseT = TypeVar("CaseT", bound=Case)
 Checks = Mapping[str, Callable[[CaseT], str]]
 """Name of each check to the function that makes it; the docstring says what it demands, the result what was found."""
 
@@ -54,23 +71,12 @@ def named(*checks: Callable[[CaseT], str]) -> dict[str, Callable[[CaseT], str]]:
     return {check.__name__.removeprefix("_"): check for check in checks}
 
 
-def run_checks(
-    checks: Checks[CaseT],
-    case: CaseT,
-    *,
-    subject: str,
-    exemptions: Mapping[str, str],
-    file: str | None,
-    raise_on_failure: bool,
-) -> list[CheckOutcome]:
+def run_checks(checks: Checks[CaseT], case: CaseT, *, raise_on_failure: bool) -> list[CheckOutcome]:
     """Make all checks of a case.
 
     Args:
         checks: What is demanded; all but those before ``runs`` are skipped if that fails.
         case: What the checks are given.
-        subject: How to call it in the sentence about its failures.
-        exemptions: Checks that it declares to be inapplicable, with its reasons.
-        file: Where it is written, to name the line that breaks; None if it was typed into an interpreter.
         raise_on_failure: Raise if a check fails, instead of only returning what was found.
 
     Raises:
@@ -79,20 +85,20 @@ def run_checks(
     outcomes: list[CheckOutcome] = []
     for name, check in checks.items():
         stuck = any((outcome.name, outcome.status) == (GATE, "failed") for outcome in outcomes)
-        if name in exemptions:
-            outcomes.append(CheckOutcome(name, "exempt", exemptions[name]))
+        if name in case.exemptions:
+            outcomes.append(CheckOutcome(name, "exempt", case.exemptions[name]))
         elif stuck:
             outcomes.append(CheckOutcome(name, "skipped", "it does not run"))
         else:
-            outcomes.append(_outcome(name, check, case, file))
+            outcomes.append(_outcome(name, check, case))
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed and raise_on_failure:
         reasons = "; ".join(f"{outcome.name}: {outcome.detail}" for outcome in failed)
-        raise CmlBenchError(f"{subject} fails {len(failed)} of {len(outcomes)} checks ({reasons})")
+        raise CmlBenchError(f"{case.subject} fails {len(failed)} of {len(outcomes)} checks ({reasons})")
     return outcomes
 
 
-def _outcome(name: str, check: Callable[[CaseT], str], case: CaseT, file: str | None) -> CheckOutcome:
+def _outcome(name: str, check: Callable[[CaseT], str], case: CaseT) -> CheckOutcome:
     try:
         return CheckOutcome(name, "passed", check(case))
     except NotApplicableError as reason:
@@ -100,7 +106,7 @@ def _outcome(name: str, check: Callable[[CaseT], str], case: CaseT, file: str | 
     except (BrokenRuleError, CmlBenchError) as error:
         return CheckOutcome(name, "failed", str(error))
     except Exception as error:
-        return CheckOutcome(name, "failed", in_one_line(error, file))
+        return CheckOutcome(name, "failed", in_one_line(error, case.file))
 
 
 def declared(kind: type, meta_type: type, name: str | None, facts: str) -> Any:

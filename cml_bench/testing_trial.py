@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from cml_bench.runs.method import Method, parse_method
 from cml_bench.runs.setup import Plan, build_model, plan_method
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
+from cml_bench.testing_case import written_in
 from cml_bench.testing_data import Toy, annotated_so_far, toy_backbone, toy_scenario
 from cml_bench.testing_outcome import NotApplicableError, require
 from cml_bench.training.context import RunContext
@@ -249,8 +249,13 @@ class Case:
             target = load("strategies", method.strategy)
         else:
             method, target = Method(f"{strategy.__module__}:{strategy.__qualname__}", None, None, (), (), ()), strategy
-        self.file = getattr(sys.modules.get(target.__module__), "__file__", None)
+        self.file = written_in(target)
         self.plan = plan_method(method, target, Toy(), {})
+
+    @property
+    def subject(self) -> str:
+        """How sentences call it."""
+        return self.plan.method.strategy
 
     @property
     def strategy(self) -> Strategy:

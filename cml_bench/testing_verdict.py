@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cml_bench.data.inputs import TensorInputs
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED
-from cml_bench.losses.criterion import Criterion
+from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.options import convert, fold, parse_pairs, split_words
 from cml_bench.registry import load
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.method import Method
 from cml_bench.runs.setup import plan_method
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
+from cml_bench.testing_case import PartCase
 from cml_bench.testing_data import WIDTH, Toy
+from cml_bench.testing_outcome import require
 from cml_bench.testing_trial import Trial, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 N_LABELS = 5
 EPOCHS = 8
 """Long enough for criteria that change after some epochs."""
+ENDS = (0, EPOCHS - 1)
+"""The first epoch and the last."""
 _N_IMAGES = 12
 _FIRST_NEW = 2
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -89,36 +92,60 @@ def made_up_dataset(labels: Tensor, first_id: int = 4, first_new: int = _FIRST_N
     return MultiLabelDataset.from_rows(TensorInputs(table), ids, LabelMatrix(labels, names, first_new))
 
 
-class CriterionCase:
-    """A criterion under test.
+def same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two losses are the same to rounding."""
+    return torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
 
-    Attributes:
-        name: What it goes by.
-        kind: Its class.
-        options: Typed options.
-        file: Where it is written; None if it was typed into an interpreter.
-    """
 
-    def __init__(self, criterion: str | type[Criterion]) -> None:
-        pairs: dict[str, str] = {}
-        if isinstance(criterion, str):
-            written, *words = split_words(criterion) or [""]
-            self.name, pairs = fold(written, dict(parse_pairs(words)))
-            self.kind = load("criteria", self.name)
-        else:
-            self.name, self.kind = f"{criterion.__module__}:{criterion.__qualname__}", criterion
-        self.options = convert(self.kind, pairs, owner=f"criterion {self.name}")
-        self.file = getattr(sys.modules.get(self.kind.__module__), "__file__", None)
+def require_same(one: Verdict, other: Verdict, otherwise: str) -> None:
+    """Demand the same loss and the same gradients."""
+    require(same(one.loss, other.loss), f"{otherwise}: {float(one.loss):.5g} and {float(other.loss):.5g}")
+    require(all(same(*pair) for pair in zip(one.gradients, other.gradients, strict=True)), f"{otherwise}, in gradients")
+
+
+def require_finite(verdict: Verdict, batch: str) -> None:
+    """Demand a loss and gradients that are numbers."""
+    require(bool(verdict.loss.isfinite()), f"{batch} costs {float(verdict.loss)}")
+    require(all(bool(g.isfinite().all()) for g in verdict.gradients), f"{batch} gives gradients that are not finite")
+
+
+def stir(criterion: nn.Module) -> None:
+    """Move what is learnt away from where it starts, where images may be alike."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in criterion.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator).to(parameter)
+
+
+class CriterionCase(PartCase):
+    """A criterion under test."""
+
+    noun = "criterion"
+    place = "loss"
+
+    def look_up(self, name: str) -> type[Criterion]:
+        """Return the class of a criterion."""
+        kind: type[Criterion] = load("criteria", name)
+        return kind
+
+    @cached_property
+    def needs(self) -> list[CriterionMeta]:
+        """What it, and what it is put on, declare."""
+        return [layer.meta for layer in self.kind(**self.options).layers]
+
+    @property
+    def own_head(self) -> str:
+        """The head that it is about; empty for any."""
+        return next((need.head for need in self.needs if need.head), "")
 
     @property
     def head(self) -> str:
         """A head that gives it what it reads."""
-        return self.kind.meta.head or ("dlfl" if self.kind.meta.reads == "label_features" else "linear")
+        return self.own_head or ("dlfl" if any(need.reads == "label_features" for need in self.needs) else "linear")
 
     def model(self) -> MultiLabelModel:
         """Return a model of made-up images, without labels."""
         # Both kinds of features, whatever the criterion reads: those of images come for nothing.
-        return MultiLabelModel(None, load("heads", self.kind.meta.head or "dlfl")(WIDTH))
+        return MultiLabelModel(None, load("heads", self.own_head or "dlfl")(WIDTH))
 
     def prepared(self, dataset: MultiLabelDataset, epoch: int = 0, spare: int = 0) -> Any:
         """Return a fresh criterion as it stands at the beginning of an epoch."""
