@@ -108,6 +108,11 @@ class AGCNPlugin(TeacherPlugin):
             assert before is not None
             strategy.loss += self.options.graph_weight * mse_loss(nodes, before[0])
 
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Copy the model; what the old one said of the last batch is nothing to keep."""
+        super().after_training_exp(strategy, **kwargs)
+        self.__dict__.pop("taught", None)
+
 
 class PairCounts:
     """How often labels occurred together in an experience: counts of new ones, sums of scores of old ones."""

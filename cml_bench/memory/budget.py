@@ -26,7 +26,7 @@ def images_allowed(size: int | str, n_labels: int) -> int:
 
 def _checked(size: int | str) -> int | str:
     per_label = images_allowed(size, 1) != images_allowed(size, 0)
-    return size if per_label else int(size)
+    return size if per_label else images_allowed(size, 0)
 
 
 MemorySize = Annotated[int | str, AfterValidator(_checked)]

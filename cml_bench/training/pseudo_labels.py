@@ -186,5 +186,6 @@ class PseudoLabelPlugin(TeacherPlugin):
         super().after_training_exp(strategy, **kwargs)
         if self.count:
             self.count.observe(strategy.experience.dataset)
-        # What was said of the last batch is nothing to keep; a checkpoint would hold it.
-        self.__dict__.pop("taught", None)
+        # The last batch is nothing to keep; a checkpoint would hold it.
+        for name in ("taught", "annotated"):
+            self.__dict__.pop(name, None)

@@ -49,6 +49,7 @@ def test_a_size_is_an_option(name: str) -> None:
     assert kind().memory_size == 2000
     assert convert(kind, {"memory_size": "30"}, owner="x") == {"memory_size": 30}
     assert convert(kind, {"memory_size": "5/label"}, owner="x") == {"memory_size": "5/label"}
+    assert convert(kind, {"memory_size": "0/label"}, owner="x") == {"memory_size": 0}
     with pytest.raises(CmlBenchError, match="a number a label as in 20/label"):
         convert(kind, {"memory_size": "5/class"}, owner="x")
 
