@@ -180,7 +180,7 @@ def _growth_leaves_old_parameters(case: HeadCase) -> str:
 
 
 def _growth_keeps_logits(case: HeadCase) -> str:
-    """Growth leaves old logits equal, to rounding, if ``meta`` says so; else it is told how far they move."""
+    """Growth leaves old logits equal, to rounding, if the head says so; else it is told how far they move."""
     head = case.make(NAMES[:_OLD])
     _step(head, _features())
     before = head.eval()(_features()).logits
@@ -188,8 +188,11 @@ def _growth_keeps_logits(case: HeadCase) -> str:
         head.grow(NAMES[_OLD:])
     moved = _distance(head(_features()).logits[:, :_OLD], before)
     found = f"old logits move by {moved:.2g} as the head grows"
-    says = case.kind.meta.growth_keeps_logits
-    require(moved < _ROUNDING or not says, f"{found}, but meta.growth_keeps_logits=True")
+    says, usual = head.keeps_logits, case.kind.meta.growth_keeps_logits
+    require(
+        moved < _ROUNDING or not says, f"{found}, but {'meta.growth_keeps_logits' if usual else 'keeps_logits'}=True"
+    )
+    require(bool(case.options) or says == usual, f"keeps_logits={says}, but meta.growth_keeps_logits={usual}")
     return found if says else f"{found}, as declared"
 
 

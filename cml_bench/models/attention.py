@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_least
 
 
 class AttentionLayer(nn.Module):
@@ -99,8 +100,7 @@ def attention_width(
     Raises:
         CmlBenchError: If the width cannot be divided among the heads.
     """
-    if heads < 1:
-        raise CmlBenchError(f"heads={heads} of the {head} head is no number of heads; take at least 1")
+    check_least(head, "heads", heads)
     step = math.lcm(heads, multiple)
     if width is None:
         return step * math.ceil(share * in_features / step)

@@ -142,7 +142,7 @@ def test_labels_can_be_permuted() -> None:
 
 def test_bad_options() -> None:
     for options, sentence in (
-        ({"layers": 0}, "layers=0 of the ctran head is too few"),
+        ({"layers": 0}, "layers=0 of the ctran head is too small"),
         ({"attends": "odler"}, "attends='odler' of the ctran head is unknown: did you mean 'older'"),
         ({"width": 10}, "width=10 of the ctran head is no multiple of 4"),
         ({"text": "nowhere.txt"}, "nowhere.txt do not exist"),

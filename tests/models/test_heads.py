@@ -258,8 +258,8 @@ def test_word_queries_keep_the_angles_of_the_words(vectors):
         (lambda: DLFLHead(D, width=0), "width=0"),
         (lambda: DLFLHead(D, heads=5), "heads=5"),
         (lambda: DLFLHead(D, width=10, heads=4), "heads=4"),
-        (lambda: DLFLHead(D, dropout=1.0), "dropout 1.0"),
-        (lambda: LinearHead(D, dropout=-0.1), "dropout -0.1"),
+        (lambda: DLFLHead(D, dropout=1.0), "dropout=1.0"),
+        (lambda: LinearHead(D, dropout=-0.1), "dropout=-0.1"),
     ],
 )
 def test_wrong_options_end_in_one_sentence(make_head, match):

@@ -258,7 +258,7 @@ def test_published_widths():
         (lambda: Query2LabelHead(D, heads=0), "heads=0"),
         (lambda: Query2LabelHead(D, decoder_layers=0), "decoder_layers=0"),
         (lambda: Query2LabelHead(D, hidden=0), "hidden=0"),
-        (lambda: Query2LabelHead(D, dropout=1.0), "dropout 1.0"),
+        (lambda: Query2LabelHead(D, dropout=1.0), "dropout=1.0"),
         (lambda: MLDecoderHead(D, width=12), "width=12"),
         (lambda: MLDecoderHead(D, hidden=0), "hidden=0"),
         (lambda: CSRAHead(D, temperatures=()), r"temperatures=\[\]"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
 from cml_bench.models.word_vectors import load_word_vectors
@@ -43,8 +44,7 @@ class AGCNHead(Head):
 
     def __init__(self, in_features: int, *, hidden: int = 1024, word_vectors: Path | str | None = None) -> None:
         super().__init__(in_features)
-        if hidden < 1:
-            raise CmlBenchError(f"hidden={hidden} of the agcn head is not a width; take at least 1")
+        check_least("agcn", "hidden", hidden)
         self.word_vectors = None if word_vectors is None else Path(word_vectors)
         self.words = nn.ParameterList()
         self.first = nn.Parameter(torch.empty(_WORD_WIDTH, hidden).uniform_(-(hidden**-0.5), hidden**-0.5))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_dropout, check_least
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
 
@@ -48,10 +48,8 @@ class CGMVAEHead(Head):
         super().__init__(in_features)
         embedding = 2 * in_features if embedding is None else embedding
         for name, width in (("latent", latent), ("embedding", embedding)):
-            if width < 1:
-                raise CmlBenchError(f"{name}={width} of the c_gmvae head is not a width; take at least 1")
-        if not 0 <= dropout < 1:
-            raise CmlBenchError(f"dropout {dropout} of the c_gmvae head is not a probability; take 0 <= dropout < 1")
+            check_least("c_gmvae", name, width)
+        check_dropout("c_gmvae", dropout)
         self.embedding = embedding
         self.feature_encoder = _layers((in_features, 256, 512, 256), dropout)
         self.feature_gaussian = nn.Linear(256, 2 * latent)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import as_tokens, pool
 
@@ -48,8 +48,7 @@ class CSCHead(Head):
     def __init__(self, in_features: int, *, width: int | None = None) -> None:
         super().__init__(in_features)
         width = max(1, in_features // 2) if width is None else width
-        if width < 1:
-            raise CmlBenchError(f"width={width} of the csc head is not a width; take at least 1")
+        check_least("csc", "width", width)
         self.transform = nn.Linear(in_features, width)
         self.static = nn.Linear(width, width)
         self.whole = nn.Linear(width, width)

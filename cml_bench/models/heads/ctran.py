@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import widen
 from cml_bench.models.attention import attention_width
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import HeadMeta, HeadOutput
 from cml_bench.models.heads.label_rows import FixedBlocks, LabelRowsHead
 from cml_bench.models.layout import as_tokens, pool
@@ -78,8 +79,7 @@ class CTranHead(LabelRowsHead):
     ) -> None:
         width = attention_width("ctran", width, in_features, 1.0, heads)
         super().__init__(in_features, width, dropout)
-        if layers < 1:
-            raise CmlBenchError(f"layers={layers} of the ctran head is too few; take at least 1")
+        check_least("ctran", "layers", layers)
         if attends not in get_args(Attends):
             raise CmlBenchError(
                 f"attends={attends!r} of the ctran head is unknown: {suggest(attends, get_args(Attends))}"
@@ -101,6 +101,11 @@ class CTranHead(LabelRowsHead):
         self.norm = nn.LayerNorm(width)
         layer = nn.TransformerEncoderLayer(width, heads, width, dropout, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether labels attend to older ones alone."""
+        return self.attends == "older"
 
     def add_labels(self, names: tuple[str, ...]) -> None:
         """Append one block of label vectors (n, w), weights (n, d) and biases (n,)."""

@@ -62,7 +62,7 @@ class HeadMeta:
         features: ``"pooled"`` if a (B, D) vector is enough, ``"map"`` if the spatial map is needed, ``"tokens"`` if the
             class token is to come before the positions where the backbone has one, ``"pyramid"`` if maps of several
             sizes are needed.
-        growth_keeps_logits: Whether logits of old labels survive growth unchanged.
+        growth_keeps_logits: Whether logits of old labels survive growth unchanged, with default options.
         reference: Paper.
         label_features: Whether the head reads a feature for each label from an image, rather than one for all.
         attention: Whether the head can say where each label looked (``Head.need_attention``).
@@ -106,6 +106,11 @@ class Head(nn.Module, ABC):
     def n_labels(self) -> int:
         """Number of labels seen so far: the number of columns of the logits."""
         return len(self.label_names)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether logits of old labels survive growth unchanged; a head whose options decide it overrides this."""
+        return self.meta.growth_keeps_logits
 
     def grow(self, names: Sequence[str]) -> None:
         """Add labels to the right of the old ones.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import whole_and_parts
 from cml_bench.models.open_clip_text import load_text_tower, parse_text_tower
@@ -74,9 +75,8 @@ class HPDVALHead(Head):
         super().__init__(in_features)
         if not 0 <= alpha <= 1:
             raise CmlBenchError(f"alpha={alpha} of the hp_dval head is no share; take 0 <= alpha <= 1")
-        for name, value in (("k", k), ("words", words)):
-            if value < 1:
-                raise CmlBenchError(f"{name}={value} of the hp_dval head must be at least 1")
+        check_least("hp_dval", "k", k)
+        check_least("hp_dval", "words", words)
         self.text = text
         self.alpha = alpha
         self.k = k

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import as_tokens, pool
 from cml_bench.models.ssca import merge_heads, split_heads
@@ -55,13 +56,11 @@ class KRTHead(Head):
 
     def __init__(self, in_features: int, *, width: int | None = None, heads: int = 8, grid: int = 7) -> None:
         super().__init__(in_features)
-        if heads < 1:
-            raise CmlBenchError(f"heads={heads} of the krt head is no number of heads; take at least 1")
+        check_least("krt", "heads", heads)
+        check_least("krt", "grid", grid)
         width = heads * math.ceil(max(64, 3 * in_features / 16) / heads) if width is None else width
         if width < 1 or width % heads:
             raise CmlBenchError(f"heads={heads} of the krt head does not divide the width {width}; take a divisor")
-        if grid < 1:
-            raise CmlBenchError(f"grid={grid} of the krt head is no side of a map; take at least 1")
         self.heads = heads
         self.project = nn.Linear(in_features, width)
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, width, grid, grid), std=_STD))

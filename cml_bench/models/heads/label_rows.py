@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.checks import check_dropout
 from cml_bench.models.heads.head import Head
 
 
@@ -25,10 +25,7 @@ class LabelRowsHead(Head):
 
     def __init__(self, in_features: int, width: int, dropout: float) -> None:
         super().__init__(in_features)
-        if not 0 <= dropout < 1:
-            raise CmlBenchError(
-                f"dropout {dropout} of the {self.meta.name} head is not a probability; take 0 <= dropout < 1"
-            )
+        check_dropout(self.meta.name, dropout)
         self.width = width
         self.dropout = dropout
         self.weights = nn.ParameterList()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.models.attention import AttentionLayer, attention_width
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import HeadMeta, HeadOutput
 from cml_bench.models.heads.label_rows import FixedBlocks, LabelRowsHead
 from cml_bench.models.layout import as_tokens, pool
@@ -58,8 +58,7 @@ class MLDecoderHead(LabelRowsHead):
         width = attention_width("ml_decoder", width, in_features, 3 / 8, heads)
         super().__init__(in_features, width, dropout)
         hidden = 8 * width // 3 if hidden is None else hidden
-        if hidden < 1:
-            raise CmlBenchError(f"hidden={hidden} of the ml_decoder head is no width; take at least 1")
+        check_least("ml_decoder", "hidden", hidden)
         self.project = nn.Linear(in_features, width)
         self.norm = nn.LayerNorm(width)
         self.decoder = AttentionLayer(width, heads, hidden, dropout)

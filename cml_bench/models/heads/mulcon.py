@@ -102,6 +102,11 @@ class MulConHead(LabelRowsHead):
         self.read_labels = AttentionBlock(self.width, self.width, self.width, heads)
         self.embeddings = nn.ParameterList()
 
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether old labels are kept from reading new ones."""
+        return self.isolate
+
     def add_labels(self, names: tuple[str, ...]) -> None:
         """Append one block of embeddings (n, d), classifier weights (n, d) and biases (n,), d the width."""
         super().add_labels(names)

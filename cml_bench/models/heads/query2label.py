@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.models.attention import AttentionLayer, attention_width, sine_positions
+from cml_bench.models.heads.checks import check_least
 from cml_bench.models.heads.head import HeadMeta, HeadOutput
 from cml_bench.models.heads.label_rows import LabelRowsHead
 from cml_bench.models.layout import as_tokens, pool
@@ -64,13 +64,9 @@ class Query2LabelHead(LabelRowsHead):
         width = attention_width("query2label", width, in_features, 1.0, heads, multiple=4)
         super().__init__(in_features, width, dropout)
         hidden = 4 * width if hidden is None else hidden
-        for name, value, least in (
-            ("hidden", hidden, 1),
-            ("encoder_layers", encoder_layers, 0),
-            ("decoder_layers", decoder_layers, 1),
-        ):
-            if value < least:
-                raise CmlBenchError(f"{name}={value} of the query2label head is too few; take at least {least}")
+        check_least("query2label", "hidden", hidden)
+        check_least("query2label", "encoder_layers", encoder_layers, 0)
+        check_least("query2label", "decoder_layers", decoder_layers)
         self.project = nn.Linear(in_features, width)
         self.encoder = nn.ModuleList(AttentionLayer(width, heads, hidden, dropout) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(AttentionLayer(width, heads, hidden, dropout) for _ in range(decoder_layers))
@@ -80,6 +76,11 @@ class Query2LabelHead(LabelRowsHead):
         for matrix in (parameter for parameter in self.parameters() if parameter.dim() > 1):
             nn.init.xavier_uniform_(matrix)
         self.queries = nn.ParameterList()
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether labels do not attend to each other."""
+        return not self.exchange
 
     def add_labels(self, names: tuple[str, ...]) -> None:
         """Append one block of queries (n, d), weights (n, d) and biases (n,)."""
