@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ class Predictions:
     def columns(self, experience: int) -> slice:
         """Return the columns of the labels that arrived with an experience."""
         return slice(self.n_seen[experience - 1] if experience else 0, self.n_seen[experience])
+
+    def only(self, names: Collection[str]) -> Predictions:
+        """Return what is predicted of some labels, on the same images.
+
+        An experience that brings none of them stays, with no new column.
+        """
+        kept = np.array([name in names for name in self.label_names], dtype=bool)
+        return replace(
+            self,
+            label_names=tuple(name for name in self.label_names if name in names),
+            truth=self.truth[:, kept],
+            n_seen=tuple(int(np.count_nonzero(kept[:seen])) for seen in self.n_seen),
+            logits=tuple(block[:, kept[: block.shape[1]]] for block in self.logits),
+        )
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` file; the same predictions give the same bytes. Written aside, then put in place."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from cml_bench.errors import CmlBenchError
-from cml_bench.runs.results import ResultError, read_result
+from cml_bench.runs.results import ResultError, read_result, result_files
 from cml_bench.runs.schema import Cost, Result
 
 JOB_COLUMNS: Final = (
@@ -56,14 +56,15 @@ COST_COLUMNS: Final = (
 """Those of them that say what a job cost: numbers, NaN where not measured."""
 
 
-def collect(results: Path) -> pd.DataFrame:
-    """Read every result file below a folder.
+def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
+    """Read result files, and every result file below folders.
 
     Nothing is left out: a failed job is a row with status ``failed`` and its error, a file that cannot be read as a
     result a row with status ``unreadable`` and the reason.
 
     Args:
-        results: Folder that is searched for ``**/*.json``; a file's predictions lie beside it with suffix ``.npz``.
+        results: Result files, and folders that are searched for ``**/*.json``; a file's predictions lie beside it with
+            suffix ``.npz``.
 
     Returns:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
@@ -77,13 +78,9 @@ def collect(results: Path) -> pd.DataFrame:
         are NaN in results of schema version 1, which did not measure them.
 
     Raises:
-        CmlBenchError: If the folder does not exist or holds no result file.
+        CmlBenchError: If a path does not exist, or a folder holds no result file.
     """
-    if not results.is_dir():
-        raise CmlBenchError(f"results folder {results} does not exist; name a folder that a run has written")
-    rows = [_read(path) for path in sorted(results.rglob("*.json"))]
-    if not rows:
-        raise CmlBenchError(f"results folder {results} holds no result file (*.json); run a benchmark first")
+    rows = [_read(path) for path in result_files(results)]
     metrics = sorted({name for row in rows for name in row} - set(JOB_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*JOB_COLUMNS, *metrics])
     return frame.astype(dict.fromkeys([*COST_COLUMNS, *metrics], "float64"))
@@ -120,14 +117,15 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "replay_labels": method and method.replay_labels,
         "class_order": job.class_order,
         "seed": job.seed,
-        **_cost(result.cost),
+        **costs(result.cost),
         "missing_images": len(result.missing),
         "when_learnt": _diagonal(result),
         **({} if result.metrics is None else result.metrics.summary),
     }
 
 
-def _cost(cost: Cost | None) -> dict[str, float | None]:
+def costs(cost: Cost | None) -> dict[str, float | None]:
+    """Return what a job cost, by the names in ``COST_COLUMNS``; None where not measured."""
     if cost is None:
         return {}
     memory = cost.memory

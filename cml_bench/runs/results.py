@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,9 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
 from cml_bench.runs.job import Job
 from cml_bench.runs.schema import SCHEMA_VERSION, UPGRADES, Result
+
+_FOLDERS = (".models", ".log", ".ckpt", ".part")
+"""Suffixes of folders beside results, which may hold JSON files that are none."""
 
 
 class ResultError(CmlBenchError):
@@ -71,6 +75,29 @@ def read_result(path: Path | str) -> Result:
     raise ResultError(path, reason)
 
 
+def result_files(results: Path | str | Sequence[Path | str]) -> list[Path]:
+    """Return the result files that are named, and those below folders that are named, each once.
+
+    Raises:
+        CmlBenchError: If a path does not exist, or there is no result file.
+    """
+    given = [results] if isinstance(results, (str, Path)) else list(results)
+    found: dict[Path, None] = {}
+    for each in map(Path, given):
+        if not each.exists():
+            raise CmlBenchError(f"{each} does not exist; name a result file or a folder that a run has written")
+        below = sorted(path for path in each.rglob("*.json") if not _is_beside(path, each)) if each.is_dir() else [each]
+        if not below:
+            raise CmlBenchError(f"results folder {each} holds no result file (*.json); run a benchmark first")
+        found |= dict.fromkeys(below)
+    return list(found)
+
+
+def _is_beside(path: Path, folder: Path) -> bool:
+    """Return whether a file lies in a folder that belongs to a result, such as the log of an experiment tracker."""
+    return any(parent.suffix in _FOLDERS for parent in path.relative_to(folder).parents)
+
+
 def parse_result(content: bytes) -> Result:
     """Return the result that a file's content says.
 
@@ -78,7 +105,7 @@ def parse_result(content: bytes) -> Result:
         ValueError: If it says none.
     """
     try:
-        tree = json.loads(content, parse_constant=_refuse)
+        tree = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
         # What ends too early fails at its end.
         half = "it breaks off" if error.pos >= len(error.doc.rstrip()) - 1 else "it is no JSON"
@@ -113,6 +140,11 @@ def parse_result(content: bytes) -> Result:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it holds {constant}, which is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if value - value == 0 else _refuse(f"{digits:.40}")
 
 
 def predictions_digest(path: Path) -> str:

@@ -1,0 +1,148 @@
+"""Results of several machines in one folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.runs.checkpoint import checkpoint_folder
+from cml_bench.runs.differences import difference
+from cml_bench.runs.results import predictions_digest, read_result, result_files
+from cml_bench.runs.schema import Result
+
+_BESIDE = (".npz", ".models", ".log")
+"""What may lie beside a result file and goes where it goes."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        added: Jobs that were copied.
+        present: Jobs that were there already, or came twice, with the same content.
+        unfinished: Checkpoints of jobs without a result, which stay where they are.
+    """
+
+    added: int
+    present: int
+    unfinished: tuple[Path, ...]
+
+
+def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
+    """Copy the results of some folders into one; all of them, or none.
+
+    A job that comes twice with the same content counts once. Nothing is overwritten: everything is looked at before
+    the first file is copied, and copied aside before the first is put in place.
+
+    Args:
+        sources: Folders with result files, or result files.
+        into: Folder to copy to; made if it does not exist.
+
+    Raises:
+        CmlBenchError: If the same job has two different results, a result cannot be read, its predictions are missing
+            or damaged, its place is taken, or the folder cannot be written.
+    """
+    into = Path(into)
+    known = {read_result(path).key: path for path in (result_files(into) if _holds_results(into) else ())}
+    planned: dict[Path, Path] = {}
+    present, unfinished = 0, []
+    for source in map(Path, sources):
+        for path in result_files(source):
+            if path.resolve().is_relative_to(into.resolve()):
+                raise CmlBenchError(f"{path} lies in {into} already: merge other folders into it")
+            result = read_result(path)
+            _check_predictions(path, result)
+            if result.key in known:
+                _check_same(known[result.key], path, result)
+                present += 1
+                continue
+            known[result.key] = path
+            target = into / (path.relative_to(source) if source.is_dir() else Path(path.parent.name, path.name))
+            if target in planned or any(target.with_suffix(suffix).exists() for suffix in (".json", *_BESIDE)):
+                raise CmlBenchError(
+                    f"{path} cannot be copied to {target}, where another job lies: rename one of the two"
+                )
+            planned[target] = path
+        unfinished += _unfinished(source)
+    _copy(planned, into)
+    return Merged(len(planned), present, tuple(unfinished))
+
+
+def _holds_results(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.rglob("*.json"))
+
+
+def _check_predictions(path: Path, result: Result) -> None:
+    if result.status != "ok":
+        return
+    digest = predictions_digest(path.with_suffix(".npz"))
+    if result.predictions is not None and digest != result.predictions.sha256:
+        raise CmlBenchError(f"the predictions of {path} have another checksum than the stored one: copy the file again")
+
+
+def _check_same(one: Path, other: Path, result: Result) -> None:
+    """Demand that two results of the same job are the same."""
+    found = difference(
+        read_result(one).model_dump(mode="json"),
+        result.model_dump(mode="json"),
+        first=("status", "job", "metrics", "predictions"),
+    )
+    if found is None and result.status == "ok":
+        digests = [predictions_digest(path.with_suffix(".npz")) for path in (one, other)]
+        found = None if digests[0] == digests[1] else "the predictions differ"
+    if found is not None:
+        raise CmlBenchError(
+            f"{one} and {other} have the same key {result.key} and another content ({found}): delete one of the two; "
+            "nothing was merged"
+        )
+
+
+def _unfinished(source: Path) -> list[Path]:
+    """Return the checkpoint folders below a folder whose jobs have no result."""
+    return [
+        folder
+        for folder in (sorted(source.rglob(f"*{checkpoint_folder(Path('x.json')).suffix}")) if source.is_dir() else ())
+        if not folder.with_suffix(".json").exists()
+    ]
+
+
+def _copy(planned: dict[Path, Path], into: Path) -> None:
+    """Copy results aside, then put them in place; on failure leave everything as it was."""
+    aside = into / f".merge-{os.getpid()}.part"
+    placed: list[Path] = []
+    made = [folder for folder in (into, *into.parents) if not folder.exists()]
+    try:
+        aside.mkdir(parents=True)
+        moves: list[tuple[Path, Path]] = []
+        for target, path in planned.items():
+            # The result itself comes last: who finds it finds the rest.
+            for suffix in (*_BESIDE, ".json"):
+                if (origin := path.with_suffix(suffix)).exists():
+                    copy = aside / f"{len(moves)}.part"
+                    (shutil.copytree if origin.is_dir() else shutil.copy2)(origin, copy)
+                    moves.append((copy, target.with_suffix(suffix)))
+        for copy, target in moves:
+            made += [folder for folder in target.parents if not folder.exists()]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy.rename(target)
+            placed.append(target)
+    except BaseException as error:
+        for target in placed:
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise CmlBenchError(
+                f"{error.filename or into} cannot be copied to {into} ({error.strerror}): free space or name another "
+                "folder; nothing was merged"
+            ) from None
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
