@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from cml_bench.models.layout import pool
+from cml_bench.models.layout import Features, pool
 from cml_bench.training.backbone_teacher import BackboneDistillation, BackboneTeacherPlugin
 from cml_bench.training.context import RunContext
 from cml_bench.training.strategy import StrategyMeta
@@ -45,8 +45,8 @@ class FeatureDistillationPlugin(BackboneTeacherPlugin):
         super().__init__()
         self.weight = weight
 
-    def distance(self, now: Tensor, before: Tensor, strategy: Any) -> Tensor:
-        """Return the weighted distance."""
+    def distance(self, now: Features, before: Features, strategy: Any) -> Tensor:
+        """Return the weighted distance; of a pyramid, that of the coarsest map."""
         return self.weight * relative_distance(pool(now), pool(before))
 
 

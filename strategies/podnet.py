@@ -49,11 +49,17 @@ class PODNet(BackboneDistillation):
         """Return backbone and head.
 
         Raises:
-            CmlBenchError: If the backbone has nothing to train or returns vectors.
+            CmlBenchError: If the backbone has nothing to train, or what the head has it return is no map.
         """
         if not getattr(backbone, "spatial", True):
             raise CmlBenchError(
                 "podnet compares feature maps, but this backbone returns vectors: take another backbone, or "
+                "feature_distillation"
+            )
+        if head.meta.features == "pyramid" or (head.meta.features == "tokens" and _has_class_token(backbone)):
+            raise CmlBenchError(
+                f"podnet compares feature maps, and for head={head.meta.name} the backbone returns "
+                f"{'several' if head.meta.features == 'pyramid' else 'tokens'}: take another head, or "
                 "feature_distillation"
             )
         return super().build_model(backbone, head)
@@ -79,6 +85,10 @@ class PODPlugin(BackboneTeacherPlugin):
         growth = math.sqrt(len(labels.names) / max(1, len(labels.names) - labels.first_new))
         spatial = self.spatial_weight * spatial_distance(now, before)
         return growth * (spatial + self.flat_weight * flat_distance(pool(now), pool(before)))
+
+
+def _has_class_token(backbone: nn.Module | None) -> bool:
+    return bool(getattr(getattr(backbone, "model", None), "has_class_token", False))
 
 
 def spatial_distance(now: Tensor, before: Tensor) -> Tensor:

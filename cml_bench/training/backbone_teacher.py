@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import Head
+from cml_bench.models.layout import Features
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.training.strategy import Strategy
 from cml_bench.training.teacher import TeacherPlugin
@@ -45,18 +46,18 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: Tensor | None = None
+        self._seen: Features | None = None
         self._hook: RemovableHandle | None = None
 
     @abstractmethod
-    def distance(self, now: Tensor, before: Tensor, strategy: Any) -> Tensor:
-        """Return the loss of the backbone's features (B, D, ...), given those of the old one."""
+    def distance(self, now: Any, before: Any, strategy: Any) -> Tensor:
+        """Return the loss of the backbone's features, (B, D, ...) or several maps, given those of the old one."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Listen to the backbone."""
         self._hook = strategy.model.backbone.register_forward_hook(self._see)
 
-    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Features) -> None:
         self._seen = output
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -67,7 +68,9 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
             before = self.teacher.backbone(strategy.mb_x)
         assert self._seen is not None
         # A criterion that compares views has had a second one of each image read after the first.
-        strategy.loss += self.distance(self._seen[: len(before)], before, strategy)
+        n = len(strategy.mb_x)
+        seen = tuple(level[:n] for level in self._seen) if isinstance(self._seen, tuple) else self._seen[:n]
+        strategy.loss += self.distance(seen, before, strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Stop listening, and copy the model at the end of an experience."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,18 @@ def test_a_second_view_of_the_images_is_not_distilled(
     backbone = on_backbone(load("strategies", name)(), batch_norm=False)
     learn(backbone, tiny_scenario(), criterion=TwoViews(), extra=[compared])
     assert compared.steps > 10
+
+
+def test_of_a_pyramid_the_first_view_of_the_coarsest_map_is_distilled() -> None:
+    """Two views of three images, in levels of two sizes."""
+    fine, coarse, old = torch.rand(6, 2, 4, 4), torch.rand(6, 5, 2, 2), torch.rand(3, 5, 2, 2)
+    plugin = FeatureDistillation(weight=2.0).plugins(None)[0]
+    plugin.teacher = SimpleNamespace(backbone=lambda images: (fine[:3], old))
+    plugin._see(None, (), (fine, coarse))
+    strategy = SimpleNamespace(mb_x=torch.zeros(3, 3, 8, 8), loss=torch.zeros(()))
+    plugin.before_backward(strategy)
+    now, before = coarse[:3].mean((2, 3)), old.mean((2, 3))
+    torch.testing.assert_close(strategy.loss, 2 * (now - before).square().sum() / before.square().sum())
 
 
 def test_nothing_listens_between_experiences(tiny_scenario: Any, learn: Any, on_backbone: Any) -> None:

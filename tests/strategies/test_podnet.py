@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.backbones import build_backbone
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.registry import load
 
@@ -77,6 +78,21 @@ def test_a_backbone_without_maps_is_refused() -> None:
         PODNet().build_model(vectors, LinearHead(3))
     vectors.spatial = True
     assert PODNet().build_model(vectors, LinearHead(3)).backbone is vectors
+
+
+def test_what_a_head_reads_must_be_one_map() -> None:
+    vit, cnn = (
+        build_backbone("vit_tiny_patch16_224", image_size=32, depth=1, embed_dim=24, num_heads=2),
+        build_backbone("resnet10t", image_size=32),
+    )
+    tokens = load("heads", "hp_dval")(24)
+    with pytest.raises(CmlBenchError, match="for head=hp_dval the backbone returns tokens: take another head"):
+        PODNet().build_model(vit, tokens)
+    with pytest.raises(CmlBenchError, match="for head=hsvlt the backbone returns several"):
+        PODNet().build_model(cnn, load("heads", "hsvlt")((8, 16)))
+    assert PODNet().build_model(vit, LinearHead(24)).backbone is vit
+    # Without a class token there is the map, whatever the head would like.
+    assert PODNet().build_model(cnn, tokens).backbone is cnn
 
 
 def test_zero_weights_and_a_single_experience_are_naive(tiny_scenario: Any, learn: Any, on_backbone: Any) -> None:
