@@ -154,7 +154,7 @@ def _ranked(table: BenchmarkTable, methods: Sequence[str], numbers: pd.DataFrame
     rows = pd.concat([cells, rows_of(numbers, here)], ignore_index=True).fillna("")
     rows = rows.sort_values(metrics[0], key=_leading, ascending=False, kind="stable", ignore_index=True)
     rows = rows[["method", "buffer", *metrics, "source", "caveats"]].rename(columns=heading)
-    return Block(block_heading(numbers.iloc[0]), (), rows)
+    return Block(block_heading(numbers.iloc[0].to_dict()), (), rows)
 
 
 def _leading(cells: pd.Series[str]) -> pd.Series[float]:

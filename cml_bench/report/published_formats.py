@@ -45,8 +45,8 @@ def overview() -> Table:
             head, justify="right" if head == "numbers" else "left", no_wrap=head == "name", overflow="fold"
         )
     for name, numbers in literature().numbers.groupby("file"):
-        protocols = numbers["protocol"] + " (" + numbers["setting"] + ")"
-        listed = ", ".join(dict.fromkeys(protocols))
+        online = (numbers["setting"] == "online").map({True: " (online)", False: ""})
+        listed = "; ".join(dict.fromkeys(numbers["protocol"] + online))
         table.add_row(*map(Text, (str(name), numbers["dataset"].iloc[0], str(len(numbers)), listed)))
     return table
 
@@ -74,7 +74,7 @@ def to_latex(parts: Sequence[PublishedPart]) -> str:
             lines = pd.DataFrame({"": [piece.title, *piece.lines]})
             text.append(_tabular(lines, r"@{}p{\linewidth}@{}", header=False))
             if piece.rows is not None:
-                text.append(_tabular(piece.rows, "".join("r" if _is_metric(name) else "l" for name in piece.rows)))
+                text.append(_tabular(piece.rows, "".join("r" if _is_metric(str(name)) else "l" for name in piece.rows)))
     return "\n".join(text).replace("±", r"$\pm$")
 
 
@@ -108,8 +108,8 @@ def _pieces(part: PublishedPart) -> Iterator[_Piece]:
     for block in part.ranked:
         yield _Piece(f"Ranked with ours: {block.heading}", block.lines, block.rows)
     for block in part.apart:
-        lines = tuple(f"differs in {line}" for line in block.lines)
-        yield _Piece(f"Not ranked: {block.heading}" if lines else block.heading, lines, block.rows)
+        different = tuple(f"differs in {line}" for line in block.lines)
+        yield _Piece(f"Not ranked: {block.heading}" if different else block.heading, different, block.rows)
     for title, lines in (
         ("Sources", [f"{mark}  {source}" for mark, source in part.numbered_sources()]),
         ("Caveats", [f"{mark}  {caveat}" for mark, caveat in part.lettered_caveats()]),

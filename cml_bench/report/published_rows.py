@@ -106,7 +106,7 @@ def in_blocks(numbers: pd.DataFrame) -> tuple[Block, ...]:
     groups = numbers.groupby(["protocol", "setting", *CONDITIONS, "made"], sort=False)
     return tuple(
         Block(
-            heading=block_heading(group.iloc[0]),
+            heading=block_heading(group.iloc[0].to_dict()),
             lines=tuple(dict.fromkeys(line for text in group["differs"] for line in text.splitlines())),
             rows=rows_of(group, group["metric"].str.replace("_", " ")),
         )
