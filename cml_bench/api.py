@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,13 +107,48 @@ def sweep(
     )
 
 
-def compare(results: Path | str = DEFAULT_RESULTS, metrics: Sequence[str] | None = None) -> ComparisonTable:
-    """Return the comparison tables of a results folder, one a benchmark configuration."""
+def compare(
+    results: Path | str | Iterable[Path | str] = DEFAULT_RESULTS,
+    metrics: Sequence[str] | None = None,
+    *,
+    rows: str = "method",
+    columns: str = "metric",
+    baseline: str | None = None,
+    sort: str | None = None,
+    cost: bool = False,
+) -> ComparisonTable:
+    """Return the comparison tables of one or more results folders; see ``cml_bench.report.tables.compare``.
+
+    Args:
+        results: Folder or folders; a file in several of them counts once.
+        metrics: Metrics and costs to show; None for the usual ones.
+        rows: ``method``, ``strategy``, ``head``, ``loss``, ``benchmark`` or ``class_order``.
+        columns: ``metric`` for one table a benchmark configuration; else one of the above, for one table a metric.
+        baseline: Row that all others are tested against in the first metric, on the same seeds and class orders.
+        sort: Column to sort by; None for the first metric.
+        cost: Whether to add training seconds, peak memory, stored images and trainable parameters.
+
+    Raises:
+        CmlBenchError: If a folder holds no results, or a name is unknown.
+    """
+    import pandas as pd
+
     from cml_bench.report.collect import collect
-    from cml_bench.report.tables import DEFAULT_METRICS
     from cml_bench.report.tables import compare as compare_frame
 
-    return compare_frame(collect(Path(results)), tuple(metrics) if metrics else DEFAULT_METRICS)
+    folders = [results] if isinstance(results, (str, Path)) else list(results)
+    frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
+    if len(folders) > 1:
+        frame = frame[~frame["path"].map(os.path.realpath).duplicated()]
+    return compare_frame(
+        frame,
+        metrics,
+        rows=rows,
+        columns=columns,
+        baseline=baseline,
+        sort=sort,
+        cost=cost,
+    )
 
 
 def default_methods(benchmark: str) -> Sequence[str]:

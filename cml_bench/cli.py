@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cml_bench import data_commands, run_commands
+from cml_bench import compare_command, data_commands, results_commands, run_commands
 from cml_bench.errors import CmlBenchError
-from cml_bench.run_commands import DEFAULT_RESULTS
 
 app = typer.Typer(
     name="cml-bench",
@@ -26,20 +25,9 @@ app = typer.Typer(
 
 app.command()(run_commands.run)
 app.command()(run_commands.sweep)
+app.command()(compare_command.compare)
 app.add_typer(data_commands.app)
-
-MetricsOption = Annotated[
-    list[str] | None, typer.Option("--metric", help="Column of the table, e.g. last_map or cf1_macro@0.6; repeat it.")
-]
-
-
-class Format(str, Enum):
-    """Formats of result tables."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    csv = "csv"
-    latex = "latex"
+app.add_typer(results_commands.app)
 
 
 class StreamFormat(str, Enum):
@@ -48,33 +36,6 @@ class StreamFormat(str, Enum):
     terminal = "terminal"
     markdown = "markdown"
     csv = "csv"
-
-
-@app.command()
-def compare(
-    results: Annotated[Path, typer.Argument(help="Folder with result files.")] = DEFAULT_RESULTS,
-    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
-    metric: MetricsOption = None,
-    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
-) -> None:
-    """Print the comparison tables of a results folder, one a benchmark configuration."""
-    from cml_bench.api import compare as compare_results
-    from cml_bench.report import formats
-    from cml_bench.report.console import make_console
-
-    table = compare_results(results, metric)
-    if format_ is Format.terminal and output is None:
-        console = make_console()
-        console.print(formats.to_terminal(table, console.width))
-        return
-    writers = {Format.markdown: formats.to_markdown, Format.csv: formats.to_csv, Format.latex: formats.to_latex}
-    if format_ is Format.terminal:
-        raise CmlBenchError("the terminal table cannot be written to a file: give --format markdown, csv or latex")
-    text = writers[format_](table)
-    if output is None:
-        typer.echo(text)
-    else:
-        output.write_text(text, encoding="utf-8")
 
 
 @app.command()

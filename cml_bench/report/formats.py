@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import html
 import re
 from typing import Final
 
@@ -14,151 +14,157 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cml_bench.report.grid import BEST, SECOND, Grid, make_grid
+from cml_bench.report.quantities import heading
 from cml_bench.report.tables import BenchmarkTable, ComparisonTable
 
-_TITLES: Final = {
-    "map": "mAP",
-    "cp": "CP",
-    "cr": "CR",
-    "cf1_macro": "CF1 macro",
-    "cf1_harmonic": "CF1 harmonic",
-    "op": "OP",
-    "or": "OR",
-    "of1": "OF1",
-}
-_COUNTS: Final = ("dropped_labels", "undefined_forgetting", "undefined_experiences")
-_LOWER_IS_BETTER: Final = (
-    "forgetting",
-    "forgetting_relative",
-    "forgetting_diagonal",
-    "forgetting_diagonal_relative",
-    *_COUNTS,
+__all__ = ["heading", "to_csv", "to_latex", "to_markdown", "to_terminal"]
+
+_TERMINAL: Final = {BEST: "bold", SECOND: "underline", "": ""}
+_MARKDOWN: Final = {BEST: ("**", "**"), SECOND: ("<ins>", "</ins>"), "": ("", "")}
+_LATEX: Final = {BEST: "textbf:--rwrap;", SECOND: "underline:--rwrap;", "": ""}
+_LATEX_LETTERS: Final = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+    }
 )
-_TEXT_COLUMNS: Final = {"method": "method", "head": "head", "loss": "loss", "wrap": "wrap"}
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
-def heading(metric: str) -> str:
-    """Return how a column is headed: ``last_cf1_macro@0.5`` as ``last CF1 macro @0.5``."""
-    match = re.fullmatch(r"(last|avg)_([a-z0-9_]+?)(@.+)?", metric)
-    if match is None or match[2] not in _TITLES:
-        return metric.replace("_", " ")
-    return " ".join(filter(None, (match[1], _TITLES[match[2]], match[3])))
-
-
-def to_terminal(table: ComparisonTable, width: int = 200) -> Group:
-    """Return a Rich renderable: one table a benchmark, the best of each column bold, unreadable files below.
+def to_terminal(table: ComparisonTable, width: int = 200, *, intervals: bool = False) -> Group:
+    """Return a Rich renderable: the best of each column bold, the second underlined; unreadable files below.
 
     Args:
         table: What to show.
-        width: Columns of the terminal. Metrics that do not fit are left out from the right, and named.
+        width: Columns of the terminal. Figures that do not fit are left out from the right, and named.
+        intervals: Whether intervals stand in the place of deviations.
     """
     parts: list[Table | Text] = []
     for part in table.benchmarks:
-        cells, best = _cells(part)
-        if not cells["notes"].any():
-            cells, best = cells.drop(columns="notes"), best.drop(columns="notes")
-        hidden = _too_wide(cells, [heading(metric) for metric in part.metrics], width)
-        cells, best = cells.drop(columns=hidden), best.drop(columns=hidden)
+        made = make_grid(part, intervals=intervals)
+        hidden = _too_wide(made, width)
+        cells, marks = made.cells.drop(columns=hidden), made.marks.drop(columns=hidden)
         # Names are Text throughout: brackets in a plain string would be read as markup.
-        grid = Table(title=Text(part.heading), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        grid = Table(title=Text(made.heading), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in cells.columns:
-            if column in (*_TEXT_COLUMNS.values(), "notes"):
+            if column in made.names:
                 grid.add_column(Text(column), overflow="fold")
             else:
                 # Narrow heads keep figures on one line in a narrow terminal.
                 grid.add_column(Text(column.replace(" ", "\n")), justify="right", no_wrap=True)
-        for values, bold in zip(cells.to_numpy(), best.to_numpy(), strict=True):
-            grid.add_row(*(Text(value, style="bold" if top else "") for value, top in zip(values, bold, strict=True)))
+        for values, styles in zip(cells.to_numpy(), marks.to_numpy(), strict=True):
+            grid.add_row(*(Text(value, style=_TERMINAL[mark]) for value, mark in zip(values, styles, strict=True)))
         parts.append(grid)
+        parts += [Text(note) for note in made.notes]
         if hidden:
             parts.append(Text(f"Left out for lack of width: {', '.join(hidden)}."))
+        parts.append(Text())
+    parts += [Text(note) for note in table.notes]
     return Group(*parts, *(Text(f"unreadable: {line}") for line in table.unreadable))
 
 
-def to_markdown(table: ComparisonTable) -> str:
-    """Return Markdown: one table a benchmark under its heading, values x 100, the best of each column bold."""
+def to_markdown(table: ComparisonTable, *, intervals: bool = False) -> str:
+    """Return Markdown: each table under its heading, values x 100, best bold, second underlined."""
     parts = []
     for part in table.benchmarks:
-        cells, best = _cells(part)
-        cells = cells.apply(lambda column: column.str.replace("|", "\\|", regex=False))
-        cells["method"] = "`" + cells["method"] + "`"
-        cells = cells.where(~best, "**" + cells + "**")
+        made = make_grid(part, intervals=intervals)
+        cells = made.cells.apply(lambda column: column.str.replace("|", "\\|", regex=False))
+        for column in made.names[:1] if part.row == "method" else ():
+            cells[column] = "`" + cells[column] + "`"
+        for mark, (before, after) in _MARKDOWN.items():
+            cells = cells.where(made.marks != mark, before + cells + after)
         body = cells.to_markdown(index=False, disable_numparse=True)
-        parts.append(f"### {part.heading}\n\n{body}\n")
+        notes = "".join(f"\n{_plain(note)}\n" for note in made.notes)
+        parts.append(f"### {_plain(made.heading)}\n\n{body}\n{notes}")
+    parts += [f"{_plain(note)}\n" for note in table.notes]
     if table.unreadable:
         parts.append("Unreadable:\n\n" + "".join(f"- `{line}`\n" for line in table.unreadable))
     return "\n".join(parts)
 
 
 def to_csv(table: ComparisonTable) -> str:
-    """Return CSV: all benchmarks in one sheet, fractions in full precision, mean, deviation and count apart."""
-    sheets = [
-        part.rows.assign(
-            benchmark=part.benchmark,
-            version=part.version,
-            benchmark_options=part.benchmark_options,
-            data=part.data,
-        )
-        for part in table.benchmarks
-    ]
+    """Return CSV: all tables in one sheet, fractions in full precision, every statistic in a column of its own.
+
+    Beside the columns of ``BenchmarkTable.rows`` there are those of the differences, and what is said under the table.
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    sheets = [_sheet(part) for part in table.benchmarks]
     if not sheets:
         return ""
     sheet = pd.concat(sheets, ignore_index=True)
-    first = ["benchmark", "version", "benchmark_options", "data"]
-    return sheet[[*first, *(column for column in sheet.columns if column not in first)]].to_csv(index=False)
+    for column in sheet.select_dtypes(exclude="number"):
+        sheet[column] = sheet[column].map(_unformula)
+    last = ["notes", "remarks"]
+    sheet = sheet[[*(column for column in sheet.columns if column not in last), *last]]
+    return sheet.rename(columns=_unformula).to_csv(index=False)
 
 
-def to_latex(table: ComparisonTable) -> str:
-    """Return LaTeX ``tabular`` environments for booktabs, names escaped, the best of each column bold."""
+def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
+    """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below."""
     parts = []
     for part in table.benchmarks:
-        cells, best = _cells(part)
-        style = cells.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-        style = style.apply(_bold, axis=None, best=best)
-        align = "".join("l" if column in (*_TEXT_COLUMNS.values(), "notes") else "r" for column in cells.columns)
-        comment = " ".join(part.heading.split())
-        parts.append(f"% {comment} (needs the booktabs package)\n{style.to_latex(hrules=True, column_format=align)}")
-    parts += [f"% unreadable: {' '.join(line.split())}\n" for line in table.unreadable]
-    return "\n".join(parts).replace("±", r"$\pm$")
+        made = make_grid(part, intervals=intervals)
+        style = made.cells.style.hide(axis="index").format(_latex)
+        style = style.format_index(_latex, axis="columns")
+        style = style.apply(_latex_styles, axis=None, marks=made.marks)
+        align = "".join("l" if column in made.names else "r" for column in made.cells.columns)
+        body = style.to_latex(hrules=True, column_format=align)
+        notes = "".join(f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in made.notes)
+        parts.append(f"% {_one_line(made.heading)} (needs the booktabs package)\n{body}{notes}")
+    parts += [f"% {_one_line(note)}\n" for note in table.notes]
+    parts += [f"% unreadable: {_one_line(line)}\n" for line in table.unreadable]
+    return "\n".join(parts)
 
 
-def _bold(cells: pd.DataFrame, best: pd.DataFrame) -> npt.NDArray[np.str_]:
+def _too_wide(made: Grid, width: int) -> list[str]:
+    """Return the figures, from the right, without which the table fits; the first column always stays."""
+    widths = {name: max(made.cells[name].str.len().max(), *map(len, str(name).split())) + 2 for name in made.cells}
+    hidden: list[str] = []
+    for name in reversed(made.spare):
+        if sum(widths.values()) <= width:
+            break
+        del widths[name]
+        hidden.insert(0, name)
+    return hidden
+
+
+def _sheet(part: BenchmarkTable) -> pd.DataFrame:
+    settings = {name: getattr(part, name) for name in ("benchmark", "version", "benchmark_options", "data")}
+    sheet = part.rows.rename(columns={"benchmark": "benchmark_title"})
+    for place, (name, value) in enumerate(settings.items()):
+        sheet.insert(place, name, value)
+    if part.differences is not None:
+        beside = part.differences.reindex(part.rows[part.row]).reset_index(drop=True)
+        sheet = pd.concat(
+            [sheet.assign(baseline=part.baseline), beside.add_prefix(f"{part.metrics[0]}_vs_baseline_")], axis=1
+        )
+    return sheet.assign(remarks=" ".join(part.notes))
+
+
+def _unformula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _latex(text: object) -> str:
+    """Return text that LaTeX shows as it is; a minus sign is one, a hyphen stays a hyphen."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", str(text).translate(_LATEX_LETTERS))
+
+
+def _latex_styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.str_]:
     """Return the pandas style of each cell."""
-    return np.where(best, "textbf:--rwrap;", "")
+    return marks.reindex_like(cells).replace(_LATEX).to_numpy(dtype=np.str_)
 
 
-def _cells(part: BenchmarkTable) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the printed cells of a table, and which of them are the best of their column.
-
-    The best is sought among complete rows and as printed, so that equal figures look equal.
-    """
-    rows = part.rows
-    cells = rows[list(_TEXT_COLUMNS)].fillna("").rename(columns=_TEXT_COLUMNS)
-    if not cells["wrap"].any():
-        cells = cells.drop(columns="wrap")
-    best = pd.DataFrame(False, index=cells.index, columns=cells.columns)
-    for metric in part.metrics:
-        scale = 1 if metric in _COUNTS else 100
-        means, deviations = rows[f"{metric}_mean"] * scale, rows[f"{metric}_std"] * scale
-        cells[heading(metric)] = [_number(*pair) for pair in zip(means, deviations, strict=True)]
-        printed = means.where(part.complete).round(1)
-        best[heading(metric)] = printed == (printed.min() if metric in _LOWER_IS_BETTER else printed.max())
-    cells["seconds"] = [_number(*pair) for pair in zip(rows["seconds_mean"], rows["seconds_std"], strict=True)]
-    cells["n"] = rows["n"].astype(str)
-    cells["notes"] = rows["notes"]
-    return cells, best.reindex(columns=cells.columns, fill_value=False)
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return re.sub(r"([*`\[\]])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
 
 
-def _too_wide(cells: pd.DataFrame, metrics: list[str], width: int) -> list[str]:
-    """Return the metrics, from the right, without which the table fits; the first one always stays."""
-    widths = {name: max(cells[name].str.len().max(), *map(len, str(name).split())) + 2 for name in cells}
-    shown = len(metrics)
-    while shown > 1 and sum(widths.values()) - sum(widths[name] for name in metrics[shown:]) > width:
-        shown -= 1
-    return metrics[shown:]
-
-
-def _number(mean: float, deviation: float) -> str:
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.1f}" if math.isnan(deviation) else f"{mean:.1f} ± {deviation:.1f}"
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

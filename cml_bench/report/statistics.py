@@ -117,9 +117,18 @@ def paired_difference(values: npt.ArrayLike, baseline: npt.ArrayLike) -> Differe
         values: (n,) figures; NaN where a job is missing.
         baseline: (n,) figures of the other method on the same seeds and class orders, in the same order.
     """
-    differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    differences = differences[~np.isnan(differences)].round(DECIMALS)
-    return Difference(estimate(differences), _signed_rank_p(differences), smallest_p(len(differences)))
+    return paired_differences([values], baseline)[0]
+
+
+def paired_differences(methods: Sequence[npt.ArrayLike], baseline: npt.ArrayLike) -> list[Difference]:
+    """Return ``paired_difference`` of each method from the same baseline."""
+    figures = np.asarray(baseline, dtype=np.float64)
+    differences = [(np.asarray(values, dtype=np.float64) - figures).round(DECIMALS) for values in methods]
+    differences = [each[~np.isnan(each)] for each in differences]
+    return [
+        Difference(found, _signed_rank_p(each), smallest_p(len(each)))
+        for found, each in zip(estimates(differences), differences, strict=True)
+    ]
 
 
 def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -141,7 +150,7 @@ def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
     if baseline not in blocks:
         raise CmlBenchError(f"baseline {baseline!r} is not in the table; {suggest(baseline, map(str, blocks))}")
     others = [column for column in blocks if column != baseline]
-    found = [paired_difference(blocks[other], blocks[baseline]) for other in others]
+    found = paired_differences([blocks[other] for other in others], blocks[baseline])
     table = pd.DataFrame(
         [
             {

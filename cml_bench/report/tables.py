@@ -1,20 +1,22 @@
-"""Comparison tables: one a benchmark configuration, one row a method, mean and deviation over jobs."""
+"""Comparison tables: methods (or what they are made of) by metrics (or benchmarks ...), averaged over jobs."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.metrics.retention import forward_transfer, mean_defined
-from cml_bench.report.collect import JOB_COLUMNS
+from cml_bench.report import remarks
+from cml_bench.report.averages import average, row_notes
+from cml_bench.report.blocks import comparable, find_competitors, make_blocks
+from cml_bench.report.job_metrics import CONFIGURATION, full_name, with_metrics
+from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_keys
+from cml_bench.report.quantities import COSTS, heading, quantity
+from cml_bench.report.statistics import differences_from
+from cml_bench.report.verdict import Verdict, few_seeds, rank_verdict, verdict
 
 DEFAULT_METRICS: Final = (
     "last_map",
@@ -26,31 +28,53 @@ DEFAULT_METRICS: Final = (
 )
 """Both definitions of class F1 stand side by side, because papers print either under the same name."""
 
-FRESH: Final = "from_scratch"
-"""Method whose runs forward transfer is measured against."""
+_SEVERAL: Final = {"benchmark": "", "version": None, "benchmark_options": "", "data": None}
+_SETTINGS: Final = ["benchmark", "benchmark_options"]
+_BOUND: Final = "bound"
+"""Family of methods that see what a learner of the stream may not: they lead no table."""
 
-_AT_THRESHOLD = re.compile(r"(?P<span>last_|avg_)?(?P<name>[a-z0-9_]+)@(?P<threshold>0?\.\d+)")
-_SHOWN = ("method_title", "head", "loss", "wrap", "replay_labels")
-_SETTINGS = ["benchmark", "benchmark_options"]
-_CONFIGURATION = ["benchmark", "version", "benchmark_options", "data"]
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures.
+
+    Attributes:
+        key: Prefix of its statistics in ``rows``: a metric, or a value of what the columns are.
+        heading: How it is headed.
+        metric: What its figures are.
+    """
+
+    key: str
+    heading: str
+    metric: str
 
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """The methods of one benchmark configuration: same benchmark, version, options and data.
+    """One table: jobs of one benchmark configuration, or of several where rows or columns are benchmarks.
 
     Attributes:
-        benchmark: Name.
+        benchmark: Name; empty for several configurations.
         version: Version, or None if no job got far enough to tell.
-        benchmark_options: Canonical JSON.
+        benchmark_options: Canonical JSON; empty for several configurations.
         data: Digest of images, labels and weights, or None if no job got far enough to tell.
-        heading: One line that tells the configuration from others.
-        metrics: Metric names in column order.
-        rows: One row a method, best ``last_map`` first. Columns ``method`` (canonical spec), ``method_title``,
-            ``head``, ``loss``, ``wrap`` (None for none), ``replay_labels``, ``n`` (jobs averaged), ``n_expected`` (most
-            class orders x seeds that any method here has), ``failed``, ``duplicates``, ``missing_images`` (most in any
-            job), ``notes``; and for each metric and for ``seconds`` ``<name>_mean``, ``<name>_std`` (sample deviation,
-            NaN for one job), ``<name>_n`` (jobs that define it).
+        heading: One line that tells the table from others.
+        row: What a row is: ``method``, ``head`` ...
+        metrics: Metrics and costs shown; the first is the one that verdict and differences are about.
+        columns: The columns of figures.
+        rows: One row a value of ``row``. Columns: ``row`` itself; for methods ``method_title``, ``family``, ``head``,
+            ``loss``, ``wrap`` (None for none) and ``replay_labels``; ``n`` (jobs averaged), ``n_expected`` (jobs that
+            any row has), ``failed``, ``duplicates``, ``missing_images`` (most in any job), ``notes``; and for each
+            column of figures, and for ``seconds``, ``<key>_mean``, ``_std`` (sample deviation, NaN for one job),
+            ``_low``, ``_high``, ``_level`` (interval of the mean and what it holds, see ``statistics.estimate``) and
+            ``_n`` (jobs that define it).
+        blocks: Figures of the first metric, one row a block (what pairs have in common), one column a competitor: a
+            value of ``row``, or of the columns where these compete and rows do not.
+        competitors: Those that may be marked best: they have every block, and are no bounds.
+        verdict: Whether the lead is real; None where nothing competes.
+        baseline: The competitor that others are compared with; None for none.
+        differences: ``statistics.differences_from`` the baseline; None without one.
+        notes: Lines that belong under the table: the verdict, warnings, what was left out.
     """
 
     benchmark: str
@@ -58,29 +82,39 @@ class BenchmarkTable:
     benchmark_options: str
     data: str | None
     heading: str
+    row: str
     metrics: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: pd.DataFrame
+    blocks: pd.DataFrame
+    competitors: tuple[str, ...]
+    verdict: Verdict | None = None
+    baseline: str | None = None
+    differences: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def complete(self) -> pd.Series[bool]:
-        """Whether a row averages as many jobs as the best-covered method; only such rows compete for the best.
+        """Whether a row competes for the best: it averages the same jobs as the others, more than one, and no bound.
 
         One job has no spread to compare with, so among single jobs nothing is called the best.
         """
-        return (self.rows["n"] > 1) & (self.rows["n"] == self.rows["n_expected"])
+        return self.rows[self.row].isin(self.competitors)
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """All benchmark configurations of a results folder, and the files that could not be read.
+    """All tables of some results folders, and the files that could not be read.
 
     Attributes:
-        benchmarks: One table a configuration.
+        benchmarks: The tables: one a benchmark configuration, or one a metric across configurations.
         unreadable: ``path: reason`` for each file that is no result.
+        notes: Lines about all tables: how many there are, and methods that some benchmarks lack.
     """
 
     benchmarks: tuple[BenchmarkTable, ...]
     unreadable: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the tables as Markdown."""
@@ -90,31 +124,59 @@ class ComparisonTable:
         return to_markdown(self)
 
 
-def compare(frame: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS) -> ComparisonTable:
-    """Average the jobs of each method on each benchmark configuration.
+def compare(
+    frame: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    *,
+    rows: str = "method",
+    columns: str = "metric",
+    baseline: str | None = None,
+    sort: str | None = None,
+    cost: bool = False,
+) -> ComparisonTable:
+    """Average jobs, and test what differs between them on the same seeds and class orders.
 
     A job that was run twice (same configuration, method, class order and seed) counts once. Failed jobs are counted
-    and never averaged.
+    and never averaged. Where rows are a part of methods (``head``), a row averages whole methods, so only jobs count
+    that differ from one of another row in that part alone; the others are named.
 
     Args:
         frame: What ``collect`` returned, or some of its rows.
-        metrics: Keys of the metrics summary; a decision metric at a threshold that was not stored
+        metrics: Keys of the metrics summary, or costs; None for the usual ones (where columns are no metrics, for the
+            first of them). A decision metric at a threshold that was not stored
             (``last_cf1_macro@0.6``; ``cf1_macro@0.6`` for short) is computed from the predictions beside the result.
+        rows: ``method``, or ``strategy``, ``head``, ``loss``, ``benchmark``, ``class_order``.
+        columns: ``metric`` for one table a benchmark configuration; else one of the others, for one table a metric.
+        baseline: Method (or value of what competes) that all others are compared with in the first metric.
+        sort: Column to sort by, best first, or ``rows`` itself for alphabetical order; by default the first metric.
+        cost: Whether to add ``quantities.COSTS``, as far as the results have them.
 
     Raises:
-        CmlBenchError: If a metric is unknown, or predictions that are needed cannot be read.
+        CmlBenchError: If a metric, key, baseline or column is unknown, or predictions that are needed cannot be read.
     """
+    check_keys(rows, columns)
     unreadable = frame[frame["status"] == "unreadable"]
     jobs = _with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True))
-    names = tuple(_full_name(metric) for metric in metrics)
-    for name in names:
-        jobs[name] = _values(jobs, name)
-    benchmarks = [
-        _benchmark_table(configuration, group, names)
-        for configuration, group in jobs.groupby(_CONFIGURATION, dropna=False, sort=True)
+    if not metrics:
+        metrics = DEFAULT_METRICS if columns == "metric" else DEFAULT_METRICS[:1]
+    costs = [name for name in COSTS if cost and name in jobs and jobs[name].notna().any()]
+    names = tuple(dict.fromkeys([*map(full_name, metrics), *costs]))
+    jobs = with_metrics(jobs, names)
+    keys = job_keys(jobs)
+    groups = [jobs]
+    if "benchmark" not in (rows, columns):
+        groups = [group for _, group in jobs.groupby(CONFIGURATION, dropna=False, sort=True)]
+    shown = [names] if columns == "metric" else [(name,) for name in names]
+    tables = [
+        _table(group, keys.loc[group.index], each, rows, columns) for group in groups if len(group) for each in shown
     ]
-    lines = [f"{row.path}: {row.error}" for row in unreadable.itertuples()]
-    return ComparisonTable(tuple(benchmarks), tuple(lines))
+    if baseline is not None:
+        tables = _with_baseline(tables, baseline)
+    return ComparisonTable(
+        benchmarks=tuple(_sorted(table, sort) for table in tables),
+        unreadable=tuple(f"{row.path}: {row.error}" for row in unreadable.itertuples()),
+        notes=remarks.benchmarks_remarks(keys, one_table_each=len(groups) > 1),
+    )
 
 
 def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
@@ -134,125 +196,129 @@ def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs
 
 
-def _full_name(metric: str) -> str:
-    """Return the summary key that a metric name means; a bare decision metric is that after the last experience."""
-    match = _AT_THRESHOLD.fullmatch(metric)
-    if match is None:
-        return metric
-    return f"{match['span'] or 'last_'}{match['name']}@{float(match['threshold']):g}"
+def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row: str, across: str) -> BenchmarkTable:
+    identity = [*CONFIGURATION, "method", "class_order", "seed"]
+    finished = jobs[jobs["status"] == "ok"].drop_duplicates(identity, keep="last")
+    jobs = jobs.assign(repeated=(jobs["status"] == "ok") & ~jobs.index.isin(finished.index))
+    where = keys.loc[finished.index]
+    ranked = next((key for key in (row, across) if key in RANKED), None)
+    fair, alone = comparable(where, ranked or row)
+    if across == "metric":
+        # A row averages whole methods; one that this row alone has would speak for it.
+        where = where.loc[fair]
+        jobs = jobs[~keys.loc[jobs.index, "method"].isin(alone)]
+    columns = _columns(metrics, where, across)
+    shown = {column.key: where.index for column in columns}
+    if across != "metric":
+        shown = {key: where.index[where[across] == key] for key in shown}
+    figures = {column.key: jobs.loc[shown[column.key], column.metric] for column in columns}
+    if across == "metric":
+        figures.setdefault("seconds", jobs.loc[where.index, "seconds"])
+    rows = average(jobs, keys.loc[jobs.index], where.index, row, figures)
+    defined = [column.key for column in columns if across == "metric"]
+    rows["notes"] = [row_notes(each, defined) for each in rows.to_dict("records")]
+    by = ranked or row
+    bounds = set(keys.loc[jobs.index[jobs["family"] == _BOUND], by]) if by in ("method", "strategy") else set()
+    table = BenchmarkTable(
+        **(_SEVERAL if "benchmark" in (row, across) else _configuration(jobs)),
+        heading=_heading(jobs, row, across, metrics),
+        row=row,
+        metrics=metrics,
+        columns=columns,
+        rows=rows,
+        blocks=make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
+        competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
+    )
+    found = _verdict(table, bounds) if ranked else None
+    notes = (
+        str(found or ""),
+        few_seeds(table.blocks),
+        remarks.bounds_remark(bounds),
+        remarks.averaged_remark(where, row, across),
+        remarks.alone_remark(alone, by, shown=across != "metric"),
+    )
+    return replace(table, verdict=found, notes=tuple(filter(None, notes)))
 
 
-def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
-    """Return a metric of each job: as stored, else computed; NaN for failed jobs."""
-    known = [column for column in jobs.columns if column not in JOB_COLUMNS]
-    values = jobs[name] if name in known else pd.Series(float("nan"), index=jobs.index)
-    done = jobs["status"] == "ok"
-    if name == "forward_transfer":
-        return _forward_transfer(jobs, done)
-    match = _AT_THRESHOLD.fullmatch(name)
-    if match is not None:
-        absent = done & values.isna()
-        computed = [_from_predictions(Path(path), name, match) for path in jobs.loc[absent, "path"]]
-        return values.where(~absent, pd.Series(computed, index=jobs.index[absent], dtype="float64"))
-    if name not in known and done.any():
-        raise CmlBenchError(f"metric {name!r} is in no result; {suggest(name, known)}")
-    return values
+def _columns(metrics: tuple[str, ...], keys: pd.DataFrame, across: str) -> tuple[Column, ...]:
+    if across == "metric":
+        return tuple(Column(name, heading(name), name) for name in metrics)
+    return tuple(Column(label, label, metrics[0]) for label in sorted(keys[across].unique()))
 
 
-def _forward_transfer(jobs: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[float]:
-    """Return how much better the labels of later experiences were learnt than by the ``from_scratch`` job beside.
+def _configuration(jobs: pd.DataFrame) -> dict[str, Any]:
+    first = jobs.iloc[0]
+    return {name: None if pd.isna(first[name]) else str(first[name]) for name in CONFIGURATION}
 
-    The reference has the same configuration, head, criterion, wrapper, class order and seed; NaN where it was not run.
+
+def _heading(jobs: pd.DataFrame, row: str, across: str, metrics: tuple[str, ...]) -> str:
+    what = "" if across == "metric" else f"{heading(metrics[0])} by {row} and {across}".replace("_", " ")
+    if "benchmark" in (row, across):
+        return what or "Benchmarks"
+    return ": ".join(filter(None, (what, benchmark_heading(jobs))))
+
+
+def _verdict(table: BenchmarkTable, bounds: set[str]) -> Verdict:
+    """Judge by ranks over several benchmarks, whose figures have no common scale, else by paired differences."""
+    known = quantity(table.metrics[0])
+    rivals = table.blocks.drop(columns=list(bounds), errors="ignore")
+    levels = rivals.index.to_frame()
+    several = "benchmark" in levels and levels["benchmark"].nunique() > 1
+    if several and rivals.shape[1] > 2:
+        return rank_verdict(rivals, known.heading, lower_is_better=known.lower_is_better)
+    return verdict(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
+
+
+def _with_baseline(tables: list[BenchmarkTable], baseline: str) -> list[BenchmarkTable]:
+    """Add the differences from a row that is named in full or, where that is clear, by its first word.
 
     Raises:
-        CmlBenchError: If no reference was run at all.
+        CmlBenchError: If no table has it, several rows begin with it, or rows do not compete.
     """
-    beside = [*_CONFIGURATION, "head", "loss", "wrap", "class_order", "seed"]
-    scratch = jobs[done & (jobs["method"].astype(str).str.split().str[0] == FRESH)].drop_duplicates(beside)
-    if scratch.empty:
-        raise CmlBenchError(f"metric 'forward_transfer' compares with {FRESH!r}: run that method as well")
-    pairs = jobs.merge(scratch[[*beside, "when_learnt"]], on=beside, how="left", suffixes=("", "_fresh"))
-    values = [
-        mean_defined(forward_transfer(np.diag(own), fresh)) if isinstance(fresh, tuple) and own else float("nan")
-        for own, fresh in zip(pairs["when_learnt"], pairs["when_learnt_fresh"], strict=True)
-    ]
-    return pd.Series(values, index=jobs.index, dtype="float64")
+    found = [_match(baseline, [str(label) for label in table.blocks]) for table in tables]
+    known = sorted({str(label) for table in tables for label in table.blocks})
+    if not any(found):
+        raise CmlBenchError(f"baseline {baseline!r} is in no table; {suggest(baseline, known)}")
+    compared = []
+    for table, name in zip(tables, found, strict=True):
+        if table.blocks.columns.name != table.row:
+            raise CmlBenchError(f"a baseline compares rows: make {table.blocks.columns.name} the rows, not the columns")
+        if name is None:
+            compared.append(replace(table, notes=(*table.notes, f"No job of the baseline {baseline} here.")))
+            continue
+        differences = differences_from(table.blocks, name)
+        remark = remarks.differences_remark(differences, name, heading(table.metrics[0]))
+        compared.append(replace(table, baseline=name, differences=differences, notes=(*table.notes, remark)))
+    return compared
 
 
-def _from_predictions(path: Path, name: str, match: re.Match[str]) -> float:
-    # Imported here because it costs a second and is needed only for thresholds that no run has stored.
-    from cml_bench.metrics.decisions import DECISION_METRICS
-    from cml_bench.metrics.evaluate import decide, summarize
-    from cml_bench.metrics.predictions import Predictions
-
-    if match["name"] not in DECISION_METRICS:
-        raise CmlBenchError(f"metric {name!r} is unknown; {suggest(match['name'], DECISION_METRICS)}")
-    predictions = Predictions.load(path.with_suffix(".npz"))
-    return summarize(decide(predictions, [float(match["threshold"])]))[name]
+def _match(name: str, labels: list[str]) -> str | None:
+    if name in labels:
+        return name
+    alike = [label for label in labels if label.split()[0] == name]
+    if len(alike) > 1:
+        raise CmlBenchError(f"baseline {name!r} is several rows: name one in full, as {alike[0]!r} or {alike[1]!r}")
+    return alike[0] if alike else None
 
 
-def _benchmark_table(configuration: Any, jobs: pd.DataFrame, metrics: tuple[str, ...]) -> BenchmarkTable:
-    benchmark, version, benchmark_options, data = (None if pd.isna(part) else str(part) for part in configuration)
-    done = jobs[jobs["status"] == "ok"].drop_duplicates(["method", "class_order", "seed"], keep="last")
-    expected = int(done.groupby("method").size().max()) if len(done) else 0
-    rows = pd.DataFrame([_row(str(method), group, done, metrics) for method, group in jobs.groupby("method")])
-    rows["n_expected"] = expected
-    rows["notes"] = [_notes(row, metrics) for row in rows.to_dict("records")]
-    rows = rows.sort_values(["order", "method"], ascending=[False, True], na_position="last").drop(columns="order")
-    title = next((str(title) for title in jobs["title"].dropna()), str(benchmark))
-    protocol = next((str(protocol) for protocol in jobs["protocol"].dropna() if protocol not in title), "")
-    settings = {"version": version, "data": data}
-    told = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    options = " ".join(f"{key}={value}" for key, value in json.loads(str(benchmark_options)).items())
-    heading = ", ".join(filter(None, (title, protocol, *told, options)))
-    return BenchmarkTable(
-        benchmark=str(benchmark),
-        version=version,
-        benchmark_options=str(benchmark_options),
-        data=data,
-        heading=heading,
-        metrics=metrics,
-        rows=rows.reset_index(drop=True),
-    )
+def _sorted(table: BenchmarkTable, sort: str | None) -> BenchmarkTable:
+    """Sort the rows, best first; by default by the first metric (over all columns), or by name if none competes.
 
-
-def _row(method: str, jobs: pd.DataFrame, all_done: pd.DataFrame, metrics: tuple[str, ...]) -> dict[str, Any]:
-    done = all_done[all_done["method"] == method]
-    row: dict[str, Any] = {
-        "method": method,
-        **{name: next(iter(jobs[name].dropna()), None) for name in _SHOWN},
-        "n": len(done),
-        "n_expected": 0,
-        "failed": int((jobs["status"] == "failed").sum()),
-        "duplicates": int((jobs["status"] == "ok").sum()) - len(done),
-        "missing_images": int(jobs["missing_images"].max()),
-        "order": done["last_map"].mean() if "last_map" in done else done[metrics[0]].mean(),
-    }
-    for name in (*metrics, "seconds"):
-        row |= {
-            f"{name}_mean": done[name].mean(),
-            f"{name}_std": done[name].std(ddof=1),
-            f"{name}_n": done[name].count(),
-        }
-    return row
-
-
-def _notes(row: dict[Any, Any], metrics: tuple[str, ...]) -> str:
-    """Say beside the numbers everything that is missing behind them."""
-    notes = []
-    if row["n"] < row["n_expected"]:
-        notes.append(f"incomplete: {row['n']} of {row['n_expected']} jobs")
-    if row["failed"]:
-        notes.append(f"{row['failed']} failed")
-    if row["duplicates"]:
-        notes.append(f"{row['duplicates']} run twice, counted once")
-    if row["missing_images"]:
-        notes.append(f"{row['missing_images']} images missing")
-    if isinstance(row["replay_labels"], str) and row["replay_labels"] != "as_stored":
-        notes.append(f"replays {row['replay_labels']} labels")
-    notes += [
-        f"{name} undefined in {row['n'] - row[f'{name}_n']} of {row['n']} jobs"
-        for name in metrics
-        if row[f"{name}_n"] < row["n"]
-    ]
-    return "; ".join(notes)
+    Raises:
+        CmlBenchError: If there is no such column.
+    """
+    names = {table.row, *(name.removesuffix("_mean") for name in map(str, table.rows) if name.endswith("_mean"))}
+    by = None if sort is None else sort if sort in names else full_name(sort)
+    if by is not None and by not in names:
+        raise CmlBenchError(f"sort={sort!r} is no column of the table; {suggest(str(sort), names)}")
+    if by is None and table.row not in RANKED:
+        by = table.row
+    rows = table.rows.sort_values(table.row, kind="stable")
+    if by != table.row:
+        keys = [column.key for column in table.columns if column.metric == table.metrics[0]] if by is None else [by]
+        metric = next((column.metric for column in table.columns if column.key == keys[0]), keys[0])
+        # The mean of nothing is nothing; numpy would warn of it.
+        order = rows[[f"{key}_mean" for key in keys]].mean(axis=1)
+        ascending = quantity(metric).lower_is_better
+        rows = rows.loc[order.sort_values(ascending=ascending, kind="stable", na_position="last").index]
+    return replace(table, rows=rows.reset_index(drop=True))

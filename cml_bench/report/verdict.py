@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from cml_bench.report.statistics import (
     FEWEST_SEEDS,
     SIGNIFICANCE,
     Difference,
-    paired_difference,
+    paired_differences,
     pairs_needed,
 )
 
@@ -59,7 +60,8 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         scale: Factor of printed differences.
     """
     counts = blocks.notna().sum()
-    rivals = blocks[counts.index[(counts == counts.max()) & (counts > 0)]].dropna()
+    covered = (counts == counts.max()) & (counts > 0)
+    rivals = blocks[counts.index[covered]].dropna()
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: fewer than two methods have run on the same number of jobs.")
     if rivals.empty:
@@ -67,24 +69,26 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     sign = -1.0 if lower_is_better else 1.0
     means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
     best = str(means.index[0])
-    found = {
-        str(other): paired_difference(sign * rivals[best], sign * rivals[other])
-        for other in means.index
-        if other != best
-    }
+    others = [str(other) for other in means.index[1:]]
+    # With all signs turned, what lies above the best is what the best leads by.
+    found = dict(
+        zip(others, paired_differences([-sign * rivals[other] for other in others], -sign * rivals[best]), strict=True)
+    )
     second, lead = next(iter(found.items()))
     opening = f"Best {what}: {best}, {_size(lead, scale)} {'below' if lower_is_better else 'above'} {second}"
+    absent = [str(label) for label in counts.index[~covered]]
+    apart = f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
     n = len(rivals)
     if n < pairs_needed():
         pairs = "1 pair" if n == 1 else f"{n} pairs"
-        return Verdict(f"{opening} over {pairs}: cannot be told apart. {_remedy(rivals)}", best)
+        return Verdict(f"{opening} over {pairs}: cannot be told apart. {_remedy(rivals)}{apart}", best)
     evidence = f"{_interval(lead, scale)} over {_pairs(rivals)}, Wilcoxon {format_p(lead.p)}"
     doubtful = [other for other, difference in found.items() if not _is_told(difference)]
     if doubtful:
-        names = _listed([f"{other} ({format_p(found[other].p)})" if other != second else other for other in doubtful])
-        return Verdict(f"{opening} ({evidence}): cannot be told apart from {names}.", best)
-    orders = _count(rivals, "class_order")
-    return Verdict(f"{opening} ({evidence}): real{' on this class order' if orders == 1 else ''}.", best, real=True)
+        names = listed([f"{other} ({format_p(found[other].p)})" if other != second else other for other in doubtful])
+        return Verdict(f"{opening} ({evidence}): cannot be told apart from {names}.{apart}", best)
+    where = " on this class order" if _count(rivals, "class_order") == 1 else ""
+    return Verdict(f"{opening} ({evidence}): real{where}.{apart}", best, real=True)
 
 
 def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False) -> Verdict:
@@ -114,10 +118,21 @@ def few_seeds(blocks: pd.DataFrame) -> str:
 
 
 def format_p(p: float) -> str:
-    """Return ``p = 0.004``, ``p < 0.001``."""
+    """Return a p-value in a sentence, as ``p = 0.004`` or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p_cell(p)}"
+
+
+def p_cell(p: float) -> str:
+    """Return a p-value in a table, as ``0.004``, ``<0.001`` or a dash for none."""
     if math.isnan(p):
-        return "p undefined"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names and how many more there are."""
+    shown, rest = names[:_NAMED], len(names) - _NAMED
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _rank_verdict(ranking: Ranking, what: str) -> Verdict:
@@ -131,7 +146,7 @@ def _rank_verdict(ranking: Ranking, what: str) -> Verdict:
     left = "".join(f" {clause[0].upper()}{clause[1:]}." for clause in ranking.left_out)
     if not alike:
         return Verdict(f"{opening}: real, by Nemenyi's test.{left}", best, real=True)
-    return Verdict(f"{opening}: cannot be told apart from {_listed(list(alike))}.{left}", best)
+    return Verdict(f"{opening}: cannot be told apart from {listed(alike)}.{left}", best)
 
 
 def _is_told(difference: Difference) -> bool:
@@ -165,8 +180,3 @@ def _remedy(blocks: pd.DataFrame) -> str:
 
 def _count(blocks: pd.DataFrame, level: str) -> int:
     return int(np.unique(blocks.index.get_level_values(level).astype(str)).size) if level in blocks.index.names else 0
-
-
-def _listed(names: list[str]) -> str:
-    shown, rest = names[:_NAMED], len(names) - _NAMED
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

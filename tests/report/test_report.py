@@ -20,7 +20,8 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.report.collect import collect
-from cml_bench.report.formats import heading, to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.quantities import heading
 from cml_bench.report.tables import compare
 
 METRICS = ("last_map", "forgetting")

@@ -118,5 +118,5 @@ def test_p_values_in_words() -> None:
         "p < 0.001",
         "p = 0.031",
         "p = 0.50",
-        "p undefined",
+        "p = -",
     ]

@@ -1,0 +1,109 @@
+"""The command line's ``compare``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cml_bench.errors import CmlBenchError
+
+
+class Format(str, Enum):
+    """Formats of result tables."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    html = "html"
+
+
+class Rows(str, Enum):
+    """What a row may be."""
+
+    method = "method"
+    strategy = "strategy"
+    head = "head"
+    loss = "loss"
+    benchmark = "benchmark"
+    class_order = "class_order"
+
+
+class Columns(str, Enum):
+    """What a column may be."""
+
+    metric = "metric"
+    method = "method"
+    strategy = "strategy"
+    head = "head"
+    loss = "loss"
+    benchmark = "benchmark"
+    class_order = "class_order"
+
+
+def compare(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUNS", help="Folders with result files; results/runs by default."),
+    ] = None,
+    rows: Annotated[Rows, typer.Option(help="What a row is.")] = Rows.method,
+    columns: Annotated[
+        Columns, typer.Option(help="What a column is; all but metric make one table a metric.")
+    ] = Columns.metric,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Figure to show, e.g. last_map, cf1_macro@0.6, stored_images; repeat it.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Row that all others are tested against in the first metric.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by; the first metric by default.")] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Also training seconds, peak memory, stored images, trainable parameters.")
+    ] = False,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Intervals of the means in place of standard deviations.")
+    ] = False,
+    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
+    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+) -> None:
+    """Compare results: a table a benchmark, with what differs beyond chance said under it."""
+    from cml_bench import api
+    from cml_bench.report import formats
+    from cml_bench.report.console import make_console
+    from cml_bench.report.table_page import to_html
+
+    table = api.compare(
+        results or [api.DEFAULT_RESULTS],
+        metric,
+        rows=rows.value,
+        columns=columns.value,
+        baseline=baseline,
+        sort=sort,
+        cost=cost,
+    )
+    if format_ is Format.terminal:
+        if output is not None:
+            raise CmlBenchError(
+                "the terminal table cannot be written to a file: give --format markdown, csv, latex or html"
+            )
+        console = make_console()
+        console.print(formats.to_terminal(table, console.width, intervals=intervals))
+        return
+    if format_ is Format.csv:
+        # A sheet has both deviations and intervals.
+        text = formats.to_csv(table)
+    else:
+        writers = {Format.markdown: formats.to_markdown, Format.latex: formats.to_latex, Format.html: to_html}
+        text = writers[format_](table, intervals=intervals)
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CmlBenchError(
+            f"table {output} cannot be written ({error.strerror}): name a file in a folder that exists"
+        ) from None
