@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from cml_bench.report.comparability import (
+    CONDITIONS,
     Circumstances,
     circumstances,
     condition_differences,
@@ -85,8 +86,10 @@ def _matches(one: Circumstances, protocol: Mapping[Any, str]) -> bool:
 def _part(table: BenchmarkTable, ours: Mapping[str, Circumstances], numbers: pd.DataFrame) -> PublishedPart:
     groups = _alike(ours)
     ways = [ours[methods[0]] for methods in groups]
-    found = [_differences(row, ways, table.metrics) for row in numbers.to_dict("records")]
-    numbers["way"], numbers["made"], numbers["counted"] = zip(*found, strict=True)
+    alike = numbers.groupby(["protocol", *CONDITIONS], sort=False)
+    made = [_made_differently(group.iloc[0].to_dict(), ways) for _, group in alike]
+    numbers["way"], numbers["made"] = zip(*(made[group] for group in alike.ngroup()), strict=True)
+    numbers["counted"] = [_counted_differently(row, table.metrics) for row in numbers.to_dict("records")]
     numbers["differs"] = (numbers["made"] + "\n" + numbers["counted"]).str.strip()
     numbers["ranked"] = numbers["differs"] == ""
     numbers, sources, caveats = marked(numbers)
@@ -114,21 +117,25 @@ def _alike(ours: Mapping[str, Circumstances]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _differences(theirs: dict[Any, Any], ways: Sequence[Circumstances], metrics: Sequence[str]) -> tuple[int, str, str]:
-    """Return which of our ways is nearest to a published number, and what differs in making and in counting it.
+def _made_differently(theirs: Mapping[Any, str], ways: Sequence[Circumstances]) -> tuple[int, str]:
+    """Return which of our ways is nearest to a published one, and what differs from it, in lines.
 
-    What differs from the nearest way is in lines; where our methods were run in several ways they name them all.
+    Where our methods were run in several ways, the words name them all.
     """
 
-    def made(ours: Sequence[Circumstances]) -> dict[str, str]:
+    def different(ours: Sequence[Circumstances]) -> dict[str, str]:
         protocol = protocol_difference(ours, theirs)
         return {**({"protocol": protocol} if protocol else {}), **condition_differences(ours, theirs)}
 
-    nearest = min(range(len(ways)), key=lambda way: len(made([ways[way]])))
-    names = made([ways[nearest]])
-    lines = [f"{name}: {text}" for name, text in made(ways).items() if name in names]
-    counted = ", ".join(f"{name}: {text}" for name, text in metric_differences(metrics, theirs).items())
-    return nearest, "\n".join(lines), f"{theirs['metric'].replace('_', ' ')}: {counted}" if counted else ""
+    nearest = min(range(len(ways)), key=lambda way: len(different([ways[way]])))
+    names = different([ways[nearest]])
+    return nearest, "\n".join(f"{name}: {text}" for name, text in different(ways).items() if name in names)
+
+
+def _counted_differently(theirs: Mapping[Any, str], metrics: Sequence[str]) -> str:
+    """Return what is different about a published metric, in one line."""
+    different = ", ".join(f"{name}: {text}" for name, text in metric_differences(metrics, theirs).items())
+    return f"{theirs['metric'].replace('_', ' ')}: {different}" if different else ""
 
 
 def _summary(n_ranked: int, n_apart: int) -> str:
