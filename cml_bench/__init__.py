@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
     from cml_bench.report.describe import describe
     from cml_bench.report.explain import Explanation, explain
+    from cml_bench.report.export import export_results
+    from cml_bench.report.rescore import rescore
+    from cml_bench.report.result_page import list_results
+    from cml_bench.report.verify import verify_results
     from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, DataSetBenchmark
+    from cml_bench.runs.merge import merge_results
+    from cml_bench.runs.results import read_result
     from cml_bench.streams.builder import label_incremental_benchmark
     from cml_bench.streams.timeline import with_label_timeline
     from cml_bench.testing import check_benchmark, check_criterion, check_head, check_strategy
@@ -52,7 +58,13 @@ _HOMES = {
     "cml_bench.models.heads.head": ("Head", "HeadMeta", "HeadOutput"),
     "cml_bench.report.describe": ("describe",),
     "cml_bench.report.explain": ("Explanation", "explain"),
+    "cml_bench.report.export": ("export_results",),
+    "cml_bench.report.rescore": ("rescore",),
+    "cml_bench.report.result_page": ("list_results",),
+    "cml_bench.report.verify": ("verify_results",),
     "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta", "DataSetBenchmark"),
+    "cml_bench.runs.merge": ("merge_results",),
+    "cml_bench.runs.results": ("read_result",),
     "cml_bench.streams.builder": ("label_incremental_benchmark",),
     "cml_bench.streams.timeline": ("with_label_timeline",),
     "cml_bench.testing": ("check_benchmark", "check_criterion", "check_head", "check_strategy"),
@@ -96,11 +108,17 @@ __all__ = [
     "describe",
     "evaluate",
     "explain",
+    "export_results",
     "head_angles",
     "label_angles",
     "label_incremental_benchmark",
+    "list_results",
+    "merge_results",
+    "read_result",
+    "rescore",
     "run",
     "sweep",
+    "verify_results",
     "with_label_timeline",
 ]
 

@@ -109,13 +109,22 @@ def explain(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="benchmarks, datasets, strategies, heads, wrappers, criteria or regimes; all by default."),
+        typer.Argument(
+            help="benchmarks, datasets, strategies, heads, wrappers, criteria or regimes (all by default); or published, "
+            "for the numbers of the literature."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One of them, to see its options.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, to see its options; of published, a data set, to see its numbers."),
+    ] = None,
 ) -> None:
     """List what can be named, without importing it; with a name, list its options."""
     from cml_bench.registry import KINDS, entries
 
+    if kind == "published":
+        _show_published(name)
+        return
     if kind and name:
         _show_plugin(kind, name)
         return
@@ -132,6 +141,16 @@ def list_(
         for name, entry in found.items():
             origin = "" if entry.origin == "built-in" else f" [{entry.origin}]"
             typer.echo(f"  {name:<{width}}  {entry.summary}{origin}")
+
+
+def _show_published(name: str | None) -> None:
+    """Print the published numbers of a data set, or how many there are of each."""
+    from cml_bench.report import published_formats
+    from cml_bench.report.console import make_console
+    from cml_bench.report.published_rows import catalogue
+
+    shown = published_formats.to_terminal([catalogue(name)]) if name else published_formats.overview()
+    make_console().print(shown)
 
 
 def _show_plugin(kind: str, name: str) -> None:

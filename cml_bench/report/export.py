@@ -21,7 +21,7 @@ _JOB: Final = 7
 Figure = tuple[int | None, str | None, str | None, float | None]
 
 
-def export(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
+def export_results(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     """Return every stored figure as a row of its own.
 
     Args:

@@ -35,7 +35,7 @@ class Verification:
     unchecked: tuple[str, ...]
 
 
-def verify(results: Path | str | Sequence[Path | str]) -> Verification:
+def verify_results(results: Path | str | Sequence[Path | str]) -> Verification:
     """Check results: schema, checksum of the predictions, metrics against predictions, key against job.
 
     Args:

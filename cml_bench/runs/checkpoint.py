@@ -35,11 +35,6 @@ _SUFFIX = ".safetensors"
 _DIGITS = 32
 
 
-def checkpoint_folder(result: Path) -> Path:
-    """Return where the checkpoints of the job with a result file lie: beside it, with suffix ``.ckpt``."""
-    return result.with_suffix(".ckpt")
-
-
 def identity(job: Job, plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
     """Return what must be the same for a checkpoint to be of use: job, code, packages and data."""
     packages = ("torch", "torchvision", "numpy", "scipy", "avalanche-lib", "timm")

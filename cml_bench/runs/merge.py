@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.checkpoint import checkpoint_folder
 from cml_bench.runs.differences import difference
-from cml_bench.runs.results import predictions_digest, read_result, result_files
+from cml_bench.runs.results import checkpoint_folder, predictions_digest, read_result, result_files
 from cml_bench.runs.schema import Result
 
 _BESIDE = (".npz", ".models", ".log")
@@ -34,7 +33,7 @@ class Merged:
     unfinished: tuple[Path, ...]
 
 
-def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
+def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
     """Copy the results of some folders into one; all of them, or none.
 
     A job that comes twice with the same content counts once. Nothing is overwritten: everything is looked at before
@@ -107,7 +106,7 @@ def _unfinished(source: Path) -> list[Path]:
     """Return the checkpoint folders below a folder whose jobs have no result."""
     return [
         folder
-        for folder in (sorted(source.rglob(f"*{checkpoint_folder(Path('x.json')).suffix}")) if source.is_dir() else ())
+        for folder in (sorted(source.rglob(checkpoint_folder(Path("*.json")).name)) if source.is_dir() else ())
         if not folder.with_suffix(".json").exists()
     ]
 

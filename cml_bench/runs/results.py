@@ -43,6 +43,11 @@ def snapshot_path(result: Path, experience: int) -> Path:
     return result.with_suffix(".models") / f"experience_{experience + 1:02d}.safetensors"
 
 
+def checkpoint_folder(result: Path) -> Path:
+    """Return where the checkpoints of the job with a result file lie: beside it, with suffix ``.ckpt``."""
+    return result.with_suffix(".ckpt")
+
+
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write a result aside and put it in place in one step, so that a reader never sees half of it.
 

@@ -18,13 +18,7 @@ from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.runs.benchmark import load_sources
-from cml_bench.runs.checkpoint import (
-    Checkpoints,
-    Logits,
-    checkpoint_folder,
-    identity,
-    remove_checkpoints,
-)
+from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_checkpoints
 from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.engines.engine import SKIPPED
@@ -37,7 +31,7 @@ from cml_bench.runs.job_log import JobLog
 from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
-from cml_bench.runs.results import predictions_digest, result_path, write_result
+from cml_bench.runs.results import checkpoint_folder, predictions_digest, result_path, write_result
 from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario

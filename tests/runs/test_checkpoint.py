@@ -15,10 +15,9 @@ from safetensors.numpy import load, save
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs import checkpoint
-from cml_bench.runs.checkpoint import checkpoint_folder
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
-from cml_bench.runs.results import result_path
+from cml_bench.runs.results import checkpoint_folder, result_path
 from cml_bench.runs.run import run_and_store, run_job
 
 Jobs = Callable[..., list[Job]]

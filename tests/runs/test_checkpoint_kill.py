@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from cml_bench.registry import entries
-from cml_bench.runs.checkpoint import checkpoint_folder
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job, make_jobs
-from cml_bench.runs.results import result_path
+from cml_bench.runs.results import checkpoint_folder, result_path
 from cml_bench.runs.run import run_and_store
 
 SETTINGS = {"n_train": 60, "n_test": 150, "epochs": 1}

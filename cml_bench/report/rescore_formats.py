@@ -1,0 +1,52 @@
+"""Rescored metrics as terminal output, Markdown and CSV."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cml_bench.report.rescore import Rescored
+
+_COUNTS = ("dropped_labels", "undefined_")
+
+
+def to_terminal(found: Rescored) -> Group:
+    """Return a Rich renderable, values x 100."""
+    cells = _cells(found)
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in cells:
+        is_text = name in ("benchmark", "method", "class_order", "label", "group")
+        # Narrow heads keep figures on one line in a narrow terminal.
+        heading = Text(name if is_text else name.replace("_", " ").replace(" ", "\n"))
+        grid.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+    for row in cells.itertuples(index=False):
+        grid.add_row(*map(Text, row))
+    return Group(grid)
+
+
+def to_markdown(found: Rescored) -> str:
+    """Return a Markdown table, values x 100."""
+    cells = _cells(found).map(lambda cell: cell.replace("|", "\\|"))
+    return f"{cells.to_markdown(index=False, disable_numparse=True)}\n"
+
+
+def to_csv(found: Rescored) -> str:
+    """Return CSV with all columns, values as fractions or counts."""
+    return str(found.rows.to_csv(index=False, lineterminator="\n"))
+
+
+def _cells(found: Rescored) -> pd.DataFrame:
+    """Return the text of each cell, without the key."""
+    rows = found.rows.drop(columns="key", errors="ignore")
+    return pd.DataFrame({name: [_cell(name, value, found.metrics) for value in rows[name]] for name in rows})
+
+
+def _cell(name: str, value: object, metrics: tuple[str, ...]) -> str:
+    if value is None or pd.isna(value):
+        return "-" if name in metrics or name == "train_images" else ""
+    if isinstance(value, float) and name in metrics and not name.startswith(_COUNTS):
+        return f"{100 * value:.1f}"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)

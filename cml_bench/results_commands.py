@@ -1,0 +1,153 @@
+"""The commands ``cml-bench results ...``: look at stored results, check them, score them anew, move them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.run_commands import DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True
+)
+
+
+class Format(str, Enum):
+    """Formats of tables."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+
+
+class By(str, Enum):
+    """What has a row of its own."""
+
+    job = "job"
+    experience = "experience"
+    label = "label"
+
+
+RunsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Result files, or folders that hold some.", show_default=str(DEFAULT_RESULTS)),
+]
+OutputOption = Annotated[Path | None, typer.Option(help="File to write instead of printing.")]
+
+
+@app.command(name="list")
+def list_(runs: RunsArgument = None) -> None:
+    """Show one line a job: status, benchmark, method, class order, seed, last mAP, and when it was done."""
+    from cml_bench.report.console import make_console
+    from cml_bench.report.result_page import list_results, list_to_terminal
+
+    make_console().print(list_to_terminal(list_results(runs or [DEFAULT_RESULTS])))
+
+
+@app.command()
+def show(
+    one: Annotated[str, typer.Argument(help="Result file (.json), or the first digits of its key.")],
+    results: Annotated[Path, typer.Option("--results", help="Folder where keys are looked for.")] = DEFAULT_RESULTS,
+) -> None:
+    """Show all that one result says: job, method, environment, cost, metrics per experience, AP per label."""
+    from cml_bench.report.console import make_console
+    from cml_bench.report.result_page import find_result, page
+
+    make_console().print(page(find_result(one, results)))
+
+
+@app.command()
+def verify(runs: RunsArgument = None) -> None:
+    """Check that results are what they say: schema, checksum of predictions, metrics, key."""
+    from cml_bench.report.verify import verify_results
+
+    found = verify_results(runs or [DEFAULT_RESULTS])
+    for line in (*found.unchecked, *found.problems):
+        typer.echo(line)
+    if found.problems:
+        raise CmlBenchError(f"{len(found.problems)} problems in {found.files} results")
+    typer.echo(f"all is well with {found.files} results")
+
+
+@app.command()
+def rescore(
+    runs: RunsArgument = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="As last_map, cf1_macro@0.6, last_map_minor, forgetting; repeat it. By default the usual ones.",
+        ),
+    ] = None,
+    by: Annotated[By, typer.Option(help="What has a row: job, experience or label.")] = By.job,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Each metric also for major, moderate and minor labels.")
+    ] = False,
+    cuts: Annotated[
+        str | None,
+        typer.Option(
+            help="Training images from which a label is moderate, and major: 200,900 unless lists are published."
+        ),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
+    output: OutputOption = None,
+) -> None:
+    """Compute any metric, threshold or group of labels from stored predictions, without training.
+
+    Values are x 100 in the terminal and in Markdown, fractions in CSV.
+    """
+    from cml_bench.report import rescore_formats
+    from cml_bench.report.console import make_console
+    from cml_bench.report.label_groups import parse_cuts
+    from cml_bench.report.rescore import rescore as rescore_results
+
+    found = rescore_results(
+        runs or [DEFAULT_RESULTS], metric or (), by=by.value, groups=groups, cuts=parse_cuts(cuts) if cuts else None
+    )
+    if format_ is Format.terminal and output is None:
+        make_console().print(rescore_formats.to_terminal(found))
+    else:
+        _write((rescore_formats.to_csv if format_ is Format.csv else rescore_formats.to_markdown)(found), output)
+    for line in found.left_out:
+        typer.echo(f"left out: {line}", err=True)
+    if found.left_out:
+        raise CmlBenchError(f"{len(found.left_out)} results could not be scored")
+
+
+@app.command()
+def export(runs: RunsArgument = None, output: OutputOption = None) -> None:
+    """Write every figure as a row of its own (CSV): job, experience, label, metric, value."""
+    from cml_bench.report.export import export_results
+
+    _write(export_results(runs or [DEFAULT_RESULTS]).to_csv(index=False, lineterminator="\n"), output)
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[Path], typer.Argument(help="Folders with results, of other machines say.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder to copy them to.")],
+) -> None:
+    """Join results in one folder: all of them or none; the same job counts once, nothing is overwritten."""
+    from cml_bench.runs.merge import merge_results
+
+    done = merge_results(sources, into)
+    typer.echo(f"{done.added} results copied to {into}, {done.present} there already")
+    for folder in done.unfinished:
+        typer.echo(f"not finished, left where it is: {folder}")
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CmlBenchError(f"{output} cannot be written ({error.strerror}): name another file") from None
