@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cml_bench.api import compare, run, sweep
+    from cml_bench.api import compare, run, sweep, write_report
     from cml_bench.data.data_set import DataCard, DataSet
     from cml_bench.data.source import Source
     from cml_bench.data.table import Boxes, LabelTable
@@ -45,7 +45,7 @@ __version__ = "0.1.0"
 warnings.filterwarnings("ignore", message="no QP solver found")
 
 _HOMES = {
-    "cml_bench.api": ("compare", "run", "sweep"),
+    "cml_bench.api": ("compare", "run", "sweep", "write_report"),
     "cml_bench.data.data_set": ("DataCard", "DataSet"),
     "cml_bench.data.source": ("Source",),
     "cml_bench.data.table": ("Boxes", "LabelTable"),
@@ -120,6 +120,7 @@ __all__ = [
     "sweep",
     "verify_results",
     "with_label_timeline",
+    "write_report",
 ]
 
 _CHECKOUT = Path(__file__).resolve().parent.parent

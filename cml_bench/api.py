@@ -15,6 +15,7 @@ from cml_bench.runs.results import result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from cml_bench.report.tables import ComparisonTable
@@ -131,17 +132,10 @@ def compare(
     Raises:
         CmlBenchError: If a folder holds no results, or a name is unknown.
     """
-    import pandas as pd
-
-    from cml_bench.report.collect import collect
     from cml_bench.report.tables import compare as compare_frame
 
-    folders = [results] if isinstance(results, (str, Path)) else list(results)
-    frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
-    if len(folders) > 1:
-        frame = frame[~frame["path"].map(os.path.realpath).duplicated()]
     return compare_frame(
-        frame,
+        _collected(results),
         metrics,
         rows=rows,
         columns=columns,
@@ -149,6 +143,30 @@ def compare(
         sort=sort,
         cost=cost,
     )
+
+
+def write_report(
+    results: Path | str | Iterable[Path | str] = DEFAULT_RESULTS,
+    output: Path | str = "report.html",
+    *,
+    metrics: Sequence[str] | None = None,
+    figures: bool = True,
+) -> Path:
+    """Write the report of one or more results folders, one page that needs no network, and return its path.
+
+    Args:
+        results: Folder or folders; a file in several of them counts once.
+        output: The page, an ``.html`` file.
+        metrics: Columns of its tables; None for the usual ones. Verdicts and ranks are about the first.
+        figures: Whether each figure is also written as PNG, SVG and PDF, and its data as CSV, into a folder beside the
+            page (``report_files`` beside ``report.html``).
+
+    Raises:
+        CmlBenchError: If a folder holds no results, a name is unknown, or a file cannot be written.
+    """
+    from cml_bench.report.html import write_page
+
+    return write_page(_collected(results), Path(output), metrics, figures=figures)
 
 
 def default_methods(benchmark: str) -> Sequence[str]:
@@ -205,6 +223,17 @@ def run_jobs(
     frame = collect(results)
     own = {str(result_path(results, job)) for job in jobs}
     return compare_frame(frame[frame["path"].astype(str).isin(own)])
+
+
+def _collected(results: Path | str | Iterable[Path | str]) -> pd.DataFrame:
+    """Return the jobs of one or more results folders; a file in several of them counts once."""
+    import pandas as pd
+
+    from cml_bench.report.collect import collect
+
+    folders = [results] if isinstance(results, (str, Path)) else list(results)
+    frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
+    return frame[~frame["path"].map(os.path.realpath).duplicated()] if len(folders) > 1 else frame
 
 
 def _jobs(count: int) -> str:

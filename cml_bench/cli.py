@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cml_bench import compare_command, data_commands, results_commands, run_commands
+from cml_bench import compare_command, data_commands, report_command, results_commands, run_commands
 from cml_bench.errors import CmlBenchError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command()(run_commands.run)
 app.command()(run_commands.sweep)
 app.command()(compare_command.compare)
+app.command()(report_command.report)
 app.add_typer(data_commands.app)
 app.add_typer(results_commands.app)
 

@@ -72,9 +72,7 @@ def calibrate(section: Section) -> Calibration | None:
     sample = f"Read: {read} of {len(section.runs)} predictions files, at most {JOBS} a method of those in colour."
     if unread:
         sample += f" Missing or unreadable: {', '.join(unread)}."
-    return Calibration(
-        pd.concat(curves, ignore_index=True), pd.concat(reliability, ignore_index=True), errors, sample
-    )
+    return Calibration(pd.concat(curves, ignore_index=True), pd.concat(reliability, ignore_index=True), errors, sample)
 
 
 def binned(logits: npt.NDArray[Any], truth: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:

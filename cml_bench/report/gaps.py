@@ -12,7 +12,7 @@ def gaps(section: Section) -> list[str]:
     if "dropped_labels" in section.jobs and section.jobs["dropped_labels"].max() > 0:
         most = int(section.jobs["dropped_labels"].max())
         found.append(
-            f"Labels without a positive among the images tested have no average precision and are left out of means: up to "
-            f"{most} of them after the last experience."
+            "Labels without a positive among the images tested have no average precision and are left out of means: up "
+            f"to {most} of them after the last experience."
         )
     return found

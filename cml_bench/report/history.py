@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.retention import mean_defined
+from cml_bench.report.label_groups import label_groups
 from cml_bench.runs.results import read_result
+from cml_bench.runs.schema import Result
 
 Values = npt.NDArray[np.float64]
 
@@ -25,7 +28,8 @@ class History:
         map: (T,) mAP over the seen labels, under the benchmark's test rule.
         label_ap: (T, C) average precisions.
         performance: (T, T); ``[k, t]`` is the mAP of experience k's labels after experience t, on fixed images.
-        label_groups: Groups of labels that the benchmark declares, by name.
+        label_groups: Groups of labels that hold some, by name: those that the benchmark declares, else major, moderate
+            and minor by training images; empty where the result does not say.
         test_rule: Which images are tested after an experience; see ``metrics.predictions.TEST_RULES``.
         options: Options that were given, without those that say where data lie.
         locations: Names of the latter.
@@ -77,12 +81,20 @@ def read_history(path: Path) -> History:
         map=_values([after.figures.get("map") for after in result.metrics.per_experience]),
         label_ap=_values(list(result.metrics.per_label_ap.values())).T,
         performance=_values(result.metrics.performance),
-        label_groups={name: frozenset(labels) for name, labels in result.benchmark.label_groups.items()},
+        label_groups=_groups(result),
         test_rule=str(_resolved(result.job.resolved).get("test", "")),
         options=dict(result.job.benchmark_options),
         locations=tuple(sorted(result.job.locations)),
         code_version=result.environment.code_version if result.environment else "",
     )
+
+
+def _groups(result: Result) -> dict[str, frozenset[str]]:
+    try:
+        groups = label_groups(result)
+    except CmlBenchError:
+        return {}
+    return {name: frozenset(labels) for name, labels in groups.items() if labels}
 
 
 def _resolved(options: dict[str, object]) -> dict[str, object]:

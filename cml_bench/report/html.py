@@ -1,4 +1,4 @@
-"""The report of a results folder: one page that needs nothing beside it, and its pictures as files."""
+"""The report: one page that needs nothing beside it, and its figures as files."""
 
 from __future__ import annotations
 
@@ -10,58 +10,57 @@ from typing import Final
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import collect
 from cml_bench.report.figures.picture import write
-from cml_bench.report.parts import make_overall, make_parts
-from cml_bench.report.section import make_section
-from cml_bench.report.tables import DEFAULT_METRICS, compare
+from cml_bench.report.label_groups import CUTS
+from cml_bench.report.parts import Overall, make_overall, make_parts
+from cml_bench.report.section import Section, make_section
+from cml_bench.report.tables import compare
 
 _PAGE: Final = Path(__file__).parent / "page"
 
 
-def report(
-    results: Path, output: Path, metrics: Sequence[str] = DEFAULT_METRICS, *, files: bool = True
+def write_page(
+    frame: pd.DataFrame, output: Path, metrics: Sequence[str] | None = None, *, figures: bool = True
 ) -> Path:
-    """Write the report of a results folder.
+    """Write the report of some results.
 
     Args:
-        results: Folder with result files.
+        frame: What ``collect`` returned; the result files that it names must still be there.
         output: The page, an ``.html`` file. It needs no other file and no network.
-        metrics: Columns of its tables, as ``compare`` takes them.
-        files: Whether each picture is also written as PNG, SVG and PDF, and its figures as CSV, into a folder beside the
-            page that is called like it with ``_files`` in place of ``.html``.
+        metrics: Columns of its tables, as ``compare`` takes them; verdicts and ranks are about the first.
+        figures: Whether each figure is also written into ``figures_folder`` as PNG, SVG and PDF, and its data as CSV.
 
     Returns:
         The path of the page.
 
     Raises:
-        CmlBenchError: If the folder holds no result, a metric is unknown, or a file cannot be written.
+        CmlBenchError: If a metric is unknown, or a file cannot be written.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise CmlBenchError(f"{output} is no page: give a file that ends in .html")
-    frame = collect(results)
-    comparison = compare(frame, metrics)
+    comparison = compare(frame, metrics, cost=True)
     sections = [make_section(table, frame) for table in comparison.benchmarks]
-    folder = output.with_name(f"{output.stem}_files") if files else None
+    folder = figures_folder(output) if figures else None
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     loader = jinja2.FileSystemLoader(_PAGE)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
-        name=results.resolve().name,
+        title=_title(sections),
         parts=make_parts(sections, folder),
-        overall=make_overall(sections, folder),
-        failed=_failed(frame, results),
-        unreadable=_unreadable(frame, results),
+        overall=_overall(frame, metrics, folder) if sum(bool(section.runs) for section in sections) > 1 else None,
+        notes=comparison.notes,
+        cuts=CUTS,
+        failed=_failed(frame),
+        unreadable=comparison.unreadable,
         finished=int((frame["status"] == "ok").sum()),
         version=cml_bench.__version__,
-        style=Markup(style),  # noqa: S704: a file of this package, like the next
-        script=Markup(script),  # noqa: S704
+        style=style,
+        script=script,
         # The page runs this script and no other, should ever a name come through unescaped.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -69,7 +68,23 @@ def report(
     return output
 
 
-def _failed(frame: pd.DataFrame, results: Path) -> list[dict[str, str]]:
+def figures_folder(page: Path) -> Path:
+    """Return where the figures of a page lie: beside it, called like it with ``_files`` in place of ``.html``."""
+    return page.with_name(f"{page.stem}_files")
+
+
+def _title(sections: Sequence[Section]) -> str:
+    if len(sections) == 1:
+        return f"Results on {sections[0].table.heading.partition(',')[0]}"
+    return f"Results on {len(sections)} benchmarks" if sections else "Results"
+
+
+def _overall(frame: pd.DataFrame, metrics: Sequence[str] | None, folder: Path | None) -> Overall:
+    first = metrics[:1] if metrics else None
+    return make_overall(compare(frame, first, columns="benchmark").benchmarks[0], folder)
+
+
+def _failed(frame: pd.DataFrame) -> list[dict[str, str]]:
     rows = frame[frame["status"] == "failed"].sort_values(["benchmark", "method", "class_order", "seed"])
     return [
         {
@@ -78,16 +93,7 @@ def _failed(frame: pd.DataFrame, results: Path) -> list[dict[str, str]]:
             "class_order": str(row.class_order),
             "seed": f"{row.seed:g}",
             "error": str(row.error),
-            "file": _below(Path(str(row.path)), results),
+            "file": str(row.path),
         }
         for row in rows.itertuples()
     ]
-
-
-def _unreadable(frame: pd.DataFrame, results: Path) -> list[tuple[str, str]]:
-    rows = frame[frame["status"] == "unreadable"]
-    return [(_below(Path(str(row.path)), results), str(row.error)) for row in rows.itertuples()]
-
-
-def _below(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()

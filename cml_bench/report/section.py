@@ -11,6 +11,7 @@ import pandas as pd
 
 from cml_bench.report.figures.style import Look, make_looks
 from cml_bench.report.history import History, read_history
+from cml_bench.report.job_metrics import CONFIGURATION
 from cml_bench.report.tables import BenchmarkTable
 
 
@@ -47,25 +48,20 @@ class Section:
 
     @property
     def bounds(self) -> set[str]:
-        """Methods that are bounds for others, such as training on everything at once."""
-        return set(self.jobs.loc[self.jobs["family"] == "bound", "method"])
+        """Methods that see what others may not, such as training on everything at once."""
+        return bounds_of(self.table)
 
     def runs_of(self, method: str) -> list[Run]:
         """Return the finished jobs of a method."""
         return [run for run in self.runs if run.method == method]
 
-    def blocks(self, metric: str) -> pd.DataFrame:
-        """Return a metric of each job: one row a class order and seed, one column a method, in the table's order."""
-        blocks = self.jobs.pivot(index=["class_order", "seed"], columns="method", values=metric)
-        return blocks[list(self.looks)]
-
 
 def make_section(table: BenchmarkTable, frame: pd.DataFrame) -> Section:
     """Return the section of a table made from a frame of ``collect``."""
-    settings = {"benchmark": table.benchmark, "version": table.version, "benchmark_options": table.benchmark_options}
     own = frame["status"] == "ok"
-    for column, value in {**settings, "data": table.data}.items():
-        own &= frame[column] == value
+    for column in CONFIGURATION:
+        value = getattr(table, column)
+        own &= frame[column].isna() if value is None else frame[column] == value
     jobs = frame[own].drop_duplicates(["method", "class_order", "seed"], keep="last").reset_index(drop=True)
     runs = [
         Run(str(job.method), str(job.class_order), int(job.seed), Path(job.path), read_history(Path(job.path)))
@@ -81,13 +77,6 @@ def first_order(runs: Sequence[Run]) -> str:
     return "default" if "default" in most else most[0]
 
 
-def all_blocks(sections: Sequence[Section], metric: str = "last_map") -> pd.DataFrame:
-    """Return the blocks of several sections below each other, with a level ``benchmark`` before the others."""
-    parts = {i: section.blocks(metric) for i, section in enumerate(sections)}
-    blocks = pd.concat(parts, names=["benchmark"])
-    headings = [sections[i].table.heading for i in blocks.index.get_level_values("benchmark")]
-    repeated = len(set(headings)) < len(sections)
-    levels = [blocks.index.get_level_values(name) for name in blocks.index.names[1:]]
-    first = blocks.index.get_level_values("benchmark").astype(str) if repeated else headings
-    blocks.index = pd.MultiIndex.from_arrays([first, *levels], names=blocks.index.names)
-    return blocks
+def bounds_of(table: BenchmarkTable) -> set[str]:
+    """Return the methods of a table that see what a continual learner may not."""
+    return set(table.rows.loc[table.rows["family"] == "bound", "method"])

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cml_bench.metrics.retention import mean_defined
-from cml_bench.report.formats import heading
+from cml_bench.report.grid import make_grid
+from cml_bench.report.quantities import COSTS, Quantity, quantity
 from cml_bench.report.section import Section
 from cml_bench.report.statistics import Estimate, estimates
 
 ALL_LABELS: Final = "all"
-_COSTS: Final = {
-    "training_seconds": "training (s)",
-    "peak_memory_mb": "peak memory (MiB)",
-    "stored_images": "stored images",
-    "trainable_parameters": "trained parameters",
-}
-_COUNTS: Final = ("dropped_labels", "undefined_forgetting", "undefined_experiences")
 _TEXTS: Final = ("head", "loss", "wrap")
+_STATISTICS: Final = ("mean", "std", "low", "high", "level", "n")
 
 
 @dataclass(frozen=True)
@@ -47,13 +41,13 @@ class Cell:
         text: Mean, with the sample standard deviation of several jobs.
         interval: Interval of the mean, empty for one job.
         value: What it sorts by; empty for no number.
-        best: Whether it is the best of its column among complete rows.
+        mark: ``grid.BEST``, ``grid.SECOND`` or nothing.
     """
 
     text: str
     interval: str
     value: str
-    best: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,12 @@ class Summary:
     """The columns and rows of a table.
 
     Attributes:
-        texts: Names of text columns that are not empty.
+        texts: Names of text columns.
         columns: Columns of numbers.
-        groups: Groups of labels that can be chosen, ``ALL_LABELS`` first; one if the benchmark declares none.
+        groups: Groups of labels that can be chosen, ``ALL_LABELS`` first; it alone if there are no others.
         rows: For each row of the table its texts, in the order of ``texts``.
         cells: For each row a cell a column.
+        notes: Lines that belong under the table.
     """
 
     texts: tuple[str, ...]
@@ -73,76 +68,57 @@ class Summary:
     groups: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     cells: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
 
 
 def summarize(section: Section) -> Summary:
     """Return the summary table of a section, its rows in the order of the section's table."""
-    table, jobs = section.table, section.jobs
+    rows, grid = section.table.rows, make_grid(section.table, intervals=True)
     columns: list[Column] = []
     cells: list[list[Cell]] = []
-
-    def add(column: Column, values: pd.Series[float], scale: float, best: str) -> None:
-        columns.append(column)
-        cells.append(_cells(section, values * scale, best, percent=scale != 1))
-
-    for metric in table.metrics:
-        values = jobs[metric] if metric in jobs else pd.Series(math.nan, index=jobs.index)
-        counted = metric in _COUNTS
-        add(Column(heading(metric), ALL_LABELS), values, 1 if counted else 100, _best(metric))
-    groups = sorted({name for run in section.runs for name in run.history.label_groups})
+    for column in section.table.columns:
+        found = [Estimate(*each) for each in rows[[f"{column.key}_{name}" for name in _STATISTICS]].to_numpy()]
+        columns.append(Column(column.heading, "" if column.metric in COSTS else ALL_LABELS))
+        cells.append(_cells(found, quantity(column.metric), grid.marks[column.heading]))
+    groups = list(dict.fromkeys(name for run in section.runs for name in run.history.label_groups))
+    # One group is all labels.
+    groups = groups if len(groups) > 1 else []
     for group in groups:
-        members = [run.history.group_map(run.history.label_groups.get(group, ())) for run in section.runs]
-        add(Column(f"last mAP, {group}", group), pd.Series([row[-1] for row in members], dtype="float64"), 100, "max")
-        averages = pd.Series([mean_defined(row) for row in members], dtype="float64")
-        add(Column(f"avg mAP, {group}", group), averages, 100, "max")
-    for column, title in _COSTS.items():
-        if column in jobs and jobs[column].notna().any():
-            add(Column(title), jobs[column], 1, "")
-    rows = table.rows
+        for title, values in _group_figures(section, group).items():
+            found = estimates([values[section.jobs["method"] == method] for method in rows["method"]])
+            columns.append(Column(f"{title}, {group}", group))
+            cells.append(_cells(found, quantity("last_map"), [""] * len(found)))
+    # What costs come last, whatever labels are chosen.
+    order = sorted(range(len(columns)), key=lambda i: columns[i].group == "")
     texts = tuple(name for name in _TEXTS if rows[name].notna().any())
     return Summary(
         texts=texts,
-        columns=tuple(columns),
+        columns=tuple(columns[i] for i in order),
         groups=(ALL_LABELS, *groups),
         rows=tuple(tuple(row) for row in rows[list(texts)].fillna("").to_numpy()),
-        cells=tuple(zip(*cells, strict=True)),
+        cells=tuple(zip(*(cells[i] for i in order), strict=True)),
+        notes=grid.notes,
     )
 
 
-def _cells(section: Section, values: pd.Series[float], best: str, *, percent: bool) -> list[Cell]:
-    rows = section.table.rows
-    found = estimates([values[section.jobs["method"] == method].to_numpy() for method in rows["method"]])
-    # Sought as printed, so that equal figures look equal.
-    printed = np.array([each.mean for each in found]).round(1)
-    printed[~section.table.complete.to_numpy()] = np.nan
-    top = _extreme(printed, best)
-    return [_cell(each, bool(value == top), percent=percent) for each, value in zip(found, printed, strict=True)]
+def _group_figures(section: Section, group: str) -> dict[str, pd.Series[float]]:
+    """Return figures of each job over a group of labels, by title."""
+    maps = [run.history.group_map(run.history.label_groups.get(group, ())) for run in section.runs]
+    last = [float(values[-1]) if len(values) else np.nan for values in maps]
+    average = [mean_defined(values) for values in maps]
+    index = section.jobs.index
+    return {"last mAP": pd.Series(last, index, dtype="float64"), "avg mAP": pd.Series(average, index, dtype="float64")}
 
 
-def _best(metric: str) -> str:
-    return "min" if metric.startswith("forgetting") or metric in _COUNTS else "max"
+def _cells(found: Sequence[Estimate], known: Quantity, marks: Sequence[str]) -> list[Cell]:
+    return [_cell(each, known, mark) for each, mark in zip(found, marks, strict=True)]
 
 
-def _extreme(printed: npt.NDArray[np.float64], best: str) -> float:
-    defined = printed[~np.isnan(printed)]
-    return float(getattr(defined, best)()) if best and defined.size else math.nan
-
-
-def _cell(found: Estimate, best: bool, *, percent: bool) -> Cell:
-    if math.isnan(found.mean):
-        return Cell("–", "", "")
-    number = _percent if percent else _plain
-    text, interval = number(found.mean), ""
-    if found.n > 1 and (percent or found.deviation):
-        text += f" ± {number(found.deviation)}"
-    if found.n > 1 and percent:
-        interval = f"{number(found.low)} to {number(found.high)}"
-    return Cell(text, interval, repr(found.mean), best)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.1f}" if value < 100 and value != round(value) else f"{value:,.0f}"
+def _cell(found: Estimate, known: Quantity, mark: str) -> Cell:
+    if np.isnan(found.mean):
+        return Cell("-", "", "")
+    # Costs that vary by the machine's mood need no interval.
+    interval = (
+        "" if known.scale == 1 or np.isnan(found.low) else f"{known.printed(found.low)} to {known.printed(found.high)}"
+    )
+    return Cell(known.cell(found), interval, repr(float(found.mean)), mark)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from cml_bench.report.figures.labelling import beside_points
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, INK, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import also_grey, percent_axis
+from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
 from cml_bench.report.section import Section
 from cml_bench.report.statistics import estimates
 
@@ -56,18 +56,13 @@ def draw(section: Section, column: str) -> Picture | None:
     )
     bounds = [section.looks[method].name for method in data["method"] if method in section.bounds]
     lacking = [look.name for method, look in section.looks.items() if method not in set(data["method"])]
-    caption = " ".join(
-        filter(
-            None,
-            [
-                f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean. Ringed "
-                "and joined: the Pareto front, methods that no other one beats on both.",
-                f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
-                begins,
-                f"Not measured: {', '.join(lacking)}." if lacking else "",
-                also_grey(len(section.looks), SHOWN),
-            ],
-        )
+    caption = sentences(
+        f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean.",
+        "Ringed and joined: the Pareto front, methods that no other one beats on both.",
+        f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
+        begins,
+        f"Not measured: {', '.join(lacking)}." if lacking else "",
+        also_grey(len(section.looks), SHOWN),
     )
     return Picture.settled(f"cost_{column}", f"Accuracy against {short}", caption, data, figure)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cml_bench.report.figures.labelling import beside_lines
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import SHOWN, blank, ruled
-from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis
+from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
 from cml_bench.report.section import Section
 from cml_bench.report.statistics import estimates
 
@@ -29,16 +30,11 @@ def draw(section: Section) -> Picture:
     _label_experiences(axes, section)
     axes.set_ylabel("mAP of seen labels (%)")
     ruled(axes)
-    caption = " ".join(
-        filter(
-            None,
-            [
-                "mAP over the labels seen so far, after each experience: mean over seeds and class orders.",
-                interval_words(data),
-                lowest,
-                also_grey(len(section.looks), SHOWN),
-            ],
-        )
+    caption = sentences(
+        "mAP over the labels seen so far, after each experience: mean over seeds and class orders.",
+        interval_words(data),
+        lowest,
+        also_grey(len(section.looks), SHOWN),
     )
     return Picture.settled("map_over_experiences", "mAP over experiences", caption, data, figure)
 
@@ -67,7 +63,7 @@ def _data(section: Section) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _label_experiences(axes, section: Section) -> None:  # type: ignore[no-untyped-def]
+def _label_experiences(axes: Axes, section: Section) -> None:
     """Write experiences below the axis, and how many labels have been seen by then where all jobs agree."""
     n_seen = {run.history.n_seen for run in section.runs}
     longest = max(len(run.history.map) for run in section.runs)

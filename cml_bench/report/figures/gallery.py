@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pandas as pd
-
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.calibration import calibrate
 from cml_bench.report.figures import cost, experiences, labels, ranks, reliability, retention, thresholds
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import drawing, make_looks
 from cml_bench.report.section import Section
+from cml_bench.report.tables import BenchmarkTable
 
 
 def draw_all(section: Section) -> tuple[list[Picture], list[str]]:
@@ -43,24 +42,23 @@ def draw_all(section: Section) -> tuple[list[Picture], list[str]]:
         found = calibrate(section)
         if found is None:
             lacking.append(
-                "Thresholds and reliability are not drawn: no predictions file (.npz) lies beside the results of methods "
-                "in colour."
+                "Thresholds and reliability are not drawn: no predictions file (.npz) lies beside the results of "
+                "methods in colour."
             )
         else:
             pictures += [thresholds.draw(section, found), reliability.draw(section, found)]
         try:
-            pictures.append(ranks.draw(section.blocks("last_map"), section.looks, "last mAP"))
+            pictures.append(ranks.draw(section.table, section.looks))
         except CmlBenchError as error:
             lacking.append(f"Average ranks are not drawn: {error}.")
     return pictures, lacking
 
 
-def draw_overall(blocks: pd.DataFrame) -> tuple[Picture | None, str]:
-    """Draw average ranks over blocks of several benchmarks, or say why not."""
-    order = blocks.rank(axis=1, ascending=False).mean().sort_values(kind="stable").index
-    looks = make_looks([str(method) for method in order])
+def draw_overall(table: BenchmarkTable) -> tuple[list[Picture], list[str]]:
+    """Draw average ranks over several benchmarks, or say why not."""
+    looks = make_looks(table.rows.loc[table.rows["n"] > 0, "method"])
     try:
         with drawing():
-            return ranks.draw(blocks, looks, "last mAP"), ""
+            return [ranks.draw(table, looks)], []
     except CmlBenchError as error:
-        return None, f"Average ranks over all benchmarks are not drawn: {error}."
+        return [], [f"Average ranks over all benchmarks are not drawn: {error}."]

@@ -53,7 +53,9 @@ def spread(heights: Values, gap: float, low: float, high: float) -> Values:
     return np.clip(free, low, max(low, high - steps[-1])) + steps
 
 
-def beside_points(axes: Axes, points: Sequence[tuple[float, float, str]], obstacles: Sequence[tuple[float, float]]) -> None:
+def beside_points(
+    axes: Axes, points: Sequence[tuple[float, float, str]], obstacles: Sequence[tuple[float, float]]
+) -> None:
     """Write names near points, where they lie on no other name, on few markers and within the axes.
 
     Args:

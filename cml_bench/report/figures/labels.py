@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, PAPER, SHOWN, blank, printable
-from cml_bench.report.figures.wording import in_csv
+from cml_bench.report.figures.wording import in_csv, sentences
 from cml_bench.report.section import Section, first_order
 
 _ACROSS: Final = 5
@@ -54,24 +54,23 @@ def draw(section: Section) -> Picture:
         if i + across >= len(shown):
             axes.set_xlabel("experience", fontsize=8)
     bar = figure.colorbar(
-        mpl.cm.ScalarMappable(scale, _COLOURS), ax=grid, orientation="vertical", shrink=min(1.0, 2.2 / height), aspect=18
+        mpl.cm.ScalarMappable(scale, _COLOURS),
+        ax=grid,
+        orientation="vertical",
+        shrink=min(1.0, 2.2 / height),
+        aspect=18,
     )
     bar.set_label("average precision (%)", fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
     lacking = [look.name for look in section.looks.values() if look.shown and look.method not in maps]
     data = _data(maps, names, n_seen, order)
-    caption = " ".join(
-        filter(
-            None,
-            [
-                f"Average precision of each label after each experience, class order {order}, mean over seeds. Labels are "
-                "in order of arrival; a label that is forgotten grows dark to the right. Blank: not arrived yet, or "
-                "without a positive among the images tested.",
-                f"Labels {'' if len(names) <= _NAMED else '(too many to name) '}are separated by experience.",
-                f"Without a job on this order: {', '.join(lacking)}." if lacking else "",
-                in_csv(len(section.looks), SHOWN),
-            ],
-        )
+    caption = sentences(
+        f"Average precision of each label after each experience, class order {order}, mean over seeds.",
+        "Labels are in order of arrival, a gap between experiences; a label that is forgotten grows dark to the right.",
+        "Blank: not arrived yet, or without a positive among the images tested.",
+        "" if len(names) <= _NAMED else f"{len(names)} labels are too many to name: the CSV file does.",
+        f"Without a job on this order: {', '.join(lacking)}." if lacking else "",
+        in_csv(len(section.looks), SHOWN),
     )
     return Picture.settled("label_ap", "Average precision of every label", caption, data, figure, wide=True)
 

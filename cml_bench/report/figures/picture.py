@@ -78,7 +78,8 @@ class Picture:
         Its colours are variables of the page (``style.VARIABLES``), its letters those of the page, and its ids begin
         with ``identity``, so that several pictures can stand on one page.
         """
-        root = ElementTree.fromstring(self.rendered("svg"))  # noqa: S314: matplotlib wrote it a line above
+        # Nobody but matplotlib has written it.
+        root = ElementTree.fromstring(self.rendered("svg"))  # noqa: S314
         for parent in list(root.iter()):
             for child in list(parent):
                 # A style element would hold for the whole page; what it says is said in the page's own.

@@ -6,27 +6,34 @@ import pandas as pd
 
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import INK, OTHER, Look, blank
+from cml_bench.report.figures.wording import sentences
+from cml_bench.report.quantities import quantity
 from cml_bench.report.ranks import Ranking, rank_methods
+from cml_bench.report.section import bounds_of
 from cml_bench.report.statistics import SIGNIFICANCE
+from cml_bench.report.tables import BenchmarkTable
 from cml_bench.report.verdict import format_p
 
 
-def draw(blocks: pd.DataFrame, looks: dict[str, Look], what: str) -> Picture:
-    """Draw the average ranks of methods over blocks.
+def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
+    """Draw the average ranks of a table's methods in its first metric.
 
-    Methods that lack blocks are left out and named: ranking them would take these blocks from all others.
+    Bounds are not ranked, and methods that lack blocks are left out and named: ranking them would take these blocks
+    from all others.
 
     Args:
-        blocks: One row a block, one column a method.
-        looks: How methods are drawn; one that has none here is grey.
-        what: What the figures are, in words.
+        table: Rows are methods; blocks of one benchmark or of several.
+        looks: How methods are drawn.
 
     Raises:
         CmlBenchError: If there is too little to rank; it says what is needed.
     """
+    known = quantity(table.metrics[0])
+    bounds = bounds_of(table)
+    blocks = table.blocks.drop(columns=[method for method in table.blocks if method in bounds])
     counts = blocks.notna().sum()
     whole = [str(method) for method in blocks if counts[method] == counts.max()]
-    ranking = rank_methods(blocks[whole])
+    ranking = rank_methods(blocks[whole], lower_is_better=known.lower_is_better)
     # Imported here because it takes a second.
     from scikit_posthocs import critical_difference_diagram
 
@@ -51,13 +58,14 @@ def draw(blocks: pd.DataFrame, looks: dict[str, Look], what: str) -> Picture:
     axes.spines["top"].set_visible(True)
     axes.set_title("average rank", fontsize=8, pad=4)
     absent = [f"{looks[str(m)].name} ({counts[m]} of {counts.max()})" for m in blocks if str(m) not in whole]
-    caption = (
-        f"Average rank of {what} over {ranking.n_blocks} blocks (benchmark, class order and seed); 1 is best. Methods "
-        f"joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "
+    caption = sentences(
+        f"Average rank in {known.heading} over {ranking.n_blocks} blocks (benchmark, class order and seed); 1 is best. "
+        f"Methods joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "
         f"{ranking.critical_difference:.2f}). Friedman's test: {format_p(ranking.p)}"
         f"{'' if ranking.p < SIGNIFICANCE else ', so that no difference counts'}. Blocks of one benchmark share its "
-        "images: with one benchmark this speaks of seeds and class orders, not of other data."
-        + (f" Not ranked, for lack of blocks: {', '.join(absent)}." if absent else "")
+        "images: they speak of seeds and class orders, not of other data.",
+        f"Bounds, not ranked: {', '.join(looks[method].name for method in sorted(bounds))}." if bounds else "",
+        f"Not ranked, for lack of blocks: {', '.join(absent)}." if absent else "",
     )
     return Picture.settled(
         "critical_difference", "Average ranks", caption, _data(ranking, p_values), figure, wide=len(whole) > 10

@@ -8,7 +8,7 @@ from cml_bench.report.calibration import BINS, Calibration
 from cml_bench.report.figures.labelling import beside_lines
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import only_shown
+from cml_bench.report.figures.wording import only_shown, sentences
 from cml_bench.report.section import Section
 
 _FEWEST: Final = 30
@@ -30,11 +30,12 @@ def draw(section: Section, calibration: Calibration) -> Picture:
     beside_lines(axes, ends)
     ruled(axes, "both")
     said = ", ".join(f"{section.looks[method].name} {100 * error:.1f}" for method, error in calibration.errors.items())
-    caption = (
-        "Image-label pairs after the last experience, by predicted probability. On the dashed line probabilities mean "
-        "what they say; below it a method is too sure that labels are there. Expected calibration error (%, "
-        f"{BINS} bins of equal width): {said}. Bins with fewer than {_FEWEST} pairs are in the CSV file alone. "
-        f"{calibration.sample} {only_shown(len(section.looks), SHOWN)}"
+    caption = sentences(
+        "Image-label pairs after the last experience, by predicted probability. On the dashed line probabilities mean",
+        "what they say; below it a method is too sure that labels are there. Expected calibration error",
+        f"(%, {BINS} bins of equal width): {said}. Bins with fewer than {_FEWEST} pairs are in the CSV file alone.",
+        calibration.sample,
+        only_shown(len(section.looks), SHOWN),
     )
     data = calibration.reliability
-    return Picture.settled("reliability", "Reliability of probabilities", caption.strip(), data, figure)
+    return Picture.settled("reliability", "Reliability of probabilities", caption, data, figure)

@@ -8,7 +8,7 @@ import pandas as pd
 from cml_bench.report.figures.labelling import beside_points
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import also_grey, percent_axis
+from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
 from cml_bench.report.history import History
 from cml_bench.report.section import Section
 from cml_bench.report.statistics import estimates
@@ -54,16 +54,14 @@ def draw(section: Section) -> Picture | None:
     axes.set_ylabel("mAP of the same labels at the end (%)")
     ruled(axes, "both")
     beside_points(axes, named, [(float(x), float(y)) for x, y in ends])
-    caption = " ".join(
-        [
-            "Right: learns new labels well. Below the dashed diagonal: has forgotten, by the distance down to the point; "
-            "above it: has gained. Mean over the labels of all experiences but the last, on fixed images; thin crosses are "
-            "intervals of the mean over seeds and class orders.",
-            *sorted(words),
-            also_grey(len(section.looks), SHOWN),
-        ]
+    caption = sentences(
+        "Right: learns new labels well. Below the dashed diagonal: has forgotten, by the distance down to the point;",
+        "above it: has gained. Means over the labels of all experiences but the last, on fixed images; thin crosses",
+        "are intervals over seeds and class orders.",
+        *sorted(words),
+        also_grey(len(section.looks), SHOWN),
     )
-    return Picture.settled("plasticity_forgetting", "Plasticity and forgetting", caption.strip(), data, figure)
+    return Picture.settled("plasticity_forgetting", "Plasticity and forgetting", caption, data, figure)
 
 
 def learnt_and_kept(history: History) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""How every picture looks: colours that colour-blind readers tell apart, thin axes, a look of its own for each method."""
+"""How every picture looks: colours that colour-blind readers tell apart, thin axes, a look for each method."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from cml_bench.report.calibration import Calibration
 from cml_bench.report.figures.labelling import beside_lines
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import only_shown
+from cml_bench.report.figures.wording import only_shown, sentences
 from cml_bench.report.section import Section
 
 _CUSTOMARY = (0.5, 0.8)
@@ -28,11 +28,12 @@ def draw(section: Section, calibration: Calibration) -> Picture:
     axes.set_ylabel("class F1 (macro) of seen labels (%)")
     beside_lines(axes, ends)
     ruled(axes)
-    caption = (
-        "Mean F1 of the labels after the last experience, where a label is said to be present above a threshold. Dashed: "
-        "the customary thresholds 0.5 and 0.8. A curve's peak is no result, since a threshold must not be chosen on "
-        f"test images; its place shows how well probabilities fit a fixed threshold. {calibration.sample} "
-        f"{only_shown(len(section.looks), SHOWN)}"
+    caption = sentences(
+        "Mean F1 of the labels after the last experience, where a label is said to be present above a threshold.",
+        "Dashed: the customary thresholds 0.5 and 0.8. A peak is no result, since a threshold must not be chosen",
+        "on test images; its place shows how well probabilities fit a fixed threshold.",
+        calibration.sample,
+        only_shown(len(section.looks), SHOWN),
     )
     data = calibration.curves
-    return Picture.settled("f1_threshold", "F1 over the threshold", caption.strip(), data, figure)
+    return Picture.settled("f1_threshold", "F1 over the threshold", caption, data, figure)

@@ -22,6 +22,11 @@ def percent_axis(axes: Axes, axis: Literal["x", "y"], values: Any) -> str:
     return f"The {which} axis begins at {begin:g}, not at 0." if begin > 0 else ""
 
 
+def sentences(*parts: str) -> str:
+    """Join the sentences that are not empty."""
+    return " ".join(filter(None, parts))
+
+
 def interval_words(data: pd.DataFrame) -> str:
     """Say what the bands hold, for a table with ``level`` and ``n``."""
     levels = data.loc[data["n"] > 1, "level"].dropna().round(2)
@@ -36,17 +41,15 @@ def also_grey(methods: int, shown: int) -> str:
     """Say how many methods are drawn in grey."""
     if methods <= shown:
         return ""
-    return (
-        f"In colour: the {shown} methods with the highest last mAP; in grey the other {methods - shown}, "
-        "by name in the CSV file."
-    )
+    others = f"in grey the other {methods - shown}, by name in the CSV file"
+    return f"In colour: the first {shown} methods of the table; {others}."
 
 
 def in_csv(methods: int, shown: int) -> str:
     """Say how many methods are not drawn."""
     if methods <= shown:
         return ""
-    return f"Drawn: the {shown} methods with the highest last mAP; the CSV file holds all {methods}."
+    return f"Drawn: the first {shown} methods of the table; the CSV file holds all {methods}."
 
 
 def only_shown(methods: int, shown: int) -> str:

@@ -1,0 +1,35 @@
+"""The command line's ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUNS", help="Folders with result files; results/runs by default."),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of the tables, e.g. last_map or cf1_macro@0.6; repeat it. Verdicts are on the first."
+        ),
+    ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option(help="Also write each figure as PNG, SVG, PDF and CSV into a folder beside the page."),
+    ] = True,
+) -> None:
+    """Write one page with tables and figures that needs no other file and no network."""
+    from cml_bench import api
+    from cml_bench.report.html import figures_folder
+
+    page = api.write_report(results or [api.DEFAULT_RESULTS], output, metrics=metric, figures=figures)
+    typer.echo(f"page: {page}")
+    if figures:
+        typer.echo(f"figures: {figures_folder(page)}")
