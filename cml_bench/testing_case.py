@@ -90,8 +90,8 @@ class PartCase(PlugInCase):
         defaults = {name: parameter.default for name, parameter in arguments(self.kind, self.skipped).items()}
         options = {**defaults, **self.options}
         written = tuple(sorted((name, as_text(value)) for name, value in options.items()))
-        bare = Method("naive", None, None, (), (), ())
-        spec = dataclasses.replace(bare, **{self.place: self.name, f"{self.place}_options": written}).spec
+        part: dict[str, Any] = {self.place: self.name, f"{self.place}_options": written}
+        spec = dataclasses.replace(Method("naive", None, None, (), (), ()), **part).spec
         again = self.typed(dict(getattr(parse_method(spec), f"{self.place}_options")))
         require(again == options, f"{options} written as {spec!r} is read as {again}")
         return spec.removeprefix("naive ")

@@ -123,6 +123,18 @@ class Criterion(nn.Module):
             f"loss={self.meta.name} reads more than logits, and this strategy gives no more: take another loss"
         )
 
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse experiences that are too short for it. Called before anything runs, and when one begins.
+
+        Args:
+            epochs: Epochs of an experience.
+
+        Raises:
+            CmlBenchError: If there are too few; a sentence that says how many it takes.
+        """
+        for part in self._parts():
+            part.check_epochs(epochs)
+
     def start_experience(self, dataset: MultiLabelDataset) -> None:
         """Get ready for an experience: count its labels, add parameters. Called before the optimiser looks for them.
 
@@ -152,7 +164,12 @@ class Criterion(nn.Module):
             dataset: What is being trained on.
             epoch: Epoch within the experience, from 0.
             epochs: Epochs of the experience.
+
+        Raises:
+            CmlBenchError: If there are too few.
         """
+        if epoch == 0:
+            self.check_epochs(epochs)
         for part in self._parts():
             part.start_epoch(model, dataset, epoch, epochs)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
@@ -12,10 +10,6 @@ from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import check_option
 from cml_bench.losses.projected import ProjectedContrast
 from cml_bench.models.heads.head import HeadOutput
-
-if TYPE_CHECKING:
-    from cml_bench.models.model import MultiLabelModel
-    from cml_bench.streams.dataset import MultiLabelDataset
 
 __all__ = ["MulCon"]
 
@@ -62,17 +56,14 @@ class MulCon(ProjectedContrast):
         assert output.label_features is not None
         return output.label_features
 
-    def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
-        """Refuse an experience that would end before it contrasts.
-
-        Raises:
-            CmlBenchError: If no epoch reaches ``start``.
-        """
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse experiences that would end before it contrasts."""
         if epochs <= self.start:
             raise CmlBenchError(
-                f"loss=mulcon contrasts from epoch {self.start} on, but experiences have {epochs}: set loss.start=0"
+                f"loss=mulcon contrasts from epoch {self.start} on, but experiences have epochs={epochs}: set "
+                "loss.start=0, or more epochs"
             )
-        super().start_epoch(model, dataset, epoch, epochs)
+        super().check_epochs(epochs)
 
     def judge(
         self, output: HeadOutput, labels: Tensor, sample_ids: Tensor | None, epoch: int, view: HeadOutput | None

@@ -79,16 +79,16 @@ class ProbMCL(Auxiliary):
         for rows in (self.components, self.weight_rows):
             rows.reach(output.logits.shape[1], output.pooled)
 
-    def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
-        """Enter phase b once its turn has come.
-
-        Raises:
-            CmlBenchError: If there are not two epochs for the two phases.
-        """
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse experiences without an epoch for each phase."""
         if epochs < 2:
             raise CmlBenchError(
                 f"loss=probmcl trains in two phases, but experiences have epochs={epochs}: set epochs=2"
             )
+        super().check_epochs(epochs)
+
+    def start_epoch(self, model: MultiLabelModel, dataset: MultiLabelDataset, epoch: int, epochs: int) -> None:
+        """Enter phase b once its turn has come."""
         super().start_epoch(model, dataset, epoch, epochs)
         self.classifying = epoch >= min(max(1, round(self.encoder_share * epochs)), epochs - 1)
         if self.classifying:

@@ -144,8 +144,10 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
     wrapper = load("wrappers", method.wrap) if method.wrap else None
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
-    for layer in criterion(**criterion_options).layers:
+    loss: Criterion = criterion(**criterion_options)
+    for layer in loss.layers:
         _check_parts(method.strategy, meta, head, layer.meta)
+    loss.check_epochs(training.epochs)
     return Plan(
         benchmark=benchmark,
         training=training,

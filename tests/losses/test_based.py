@@ -35,6 +35,8 @@ def planned(method: str) -> Plan:
         ("naive loss=clml+c_gmvae", "loss=c_gmvae is about what head=c_gmvae has and head=linear has not"),
         ("naive head=dlfl loss=mulcon+prompt_consistency", "loss=prompt_consistency is about what head=hp_dval has"),
         ("naive loss=assume_negative+clml+mulcon", "loss=mulcon compares features of labels"),
+        ("naive head=dlfl loss=clml+mulcon epochs=1", "loss=mulcon contrasts from epoch 1 on, but experiences have"),
+        ("naive loss=probmcl epochs=1", "loss=probmcl trains in two phases, but experiences have epochs=1"),
         ("naive loss=clml loss.base='asl clip=2'", "asl: clip=2.0 must be at least 0 and below 1"),
     ],
 )

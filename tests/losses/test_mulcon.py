@@ -121,7 +121,7 @@ def test_a_look_at_one_image_leaves_no_trace(tiny_scenario: Any, learn: Any) -> 
 
 
 def test_an_experience_that_would_never_contrast_is_refused(tiny_scenario: Any, learn: Any) -> None:
-    with pytest.raises(CmlBenchError, match="from epoch 2 on, but experiences have 2"):
+    with pytest.raises(CmlBenchError, match="from epoch 2 on, but experiences have epochs=2"):
         learn(Naive(), tiny_scenario(), head="dlfl", criterion=MulCon(start=2))
 
 
