@@ -82,14 +82,13 @@ def test_a_margin_lowers_what_is_distilled(tiny_scenario: Any, learn: Any) -> No
         assert (t == 0) == (added == 0.0)
 
 
-def test_exemplars_may_be_herded(tiny_scenario: Any, learn: Any) -> None:
-    herded, listed = DLFL(memory_size=9, selection="herding"), load("strategies", "er_herding")(memory_size=9)
-    first, second = (learn(strategy, tiny_scenario(), head="dlfl", stop_after=1) for strategy in (herded, listed))
-    ids = [
-        next(p for p in learnt.plugins if hasattr(p, "buffer")).buffer.buffer.sample_ids.data.tolist()
-        for learnt in (first, second)
-    ]
-    assert ids[0] == ids[1]
+@pytest.mark.parametrize(("options", "twin"), [({}, "er_herding"), ({"selection": "reservoir"}, "er")])
+def test_exemplars_are_herded_or_drawn(tiny_scenario: Any, learn: Any, options: dict[str, str], twin: str) -> None:
+    strategies = DLFL(memory_size=9, **options), load("strategies", twin)(memory_size=9)
+    learnt = [learn(strategy, tiny_scenario(), head="dlfl", stop_after=1) for strategy in strategies]
+    kept = [next(p for p in strategy.plugins if hasattr(p, "buffer")).buffer.buffer for strategy in learnt]
+    assert len(kept[0])
+    assert kept[0].sample_ids.data.tolist() == kept[1].sample_ids.data.tolist()
 
 
 def test_zero_weights_and_single_experiences_are_naive_on_the_same_head(tiny_scenario: Any, learn: Any) -> None:
