@@ -79,7 +79,8 @@ def to_markdown(table: ComparisonTable, *, intervals: bool = False) -> str:
             cells[column] = "`" + cells[column] + "`"
         for mark, (before, after) in _MARKDOWN.items():
             cells = cells.where(made.marks != mark, before + cells + after)
-        body = cells.to_markdown(index=False, disable_numparse=True)
+        sides = ["left" if column in made.names else "right" for column in cells]
+        body = cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
         notes = "".join(f"\n{_plain(note)}\n" for note in made.notes)
         parts.append(f"### {_plain(made.heading)}\n\n{body}\n{notes}")
     parts += [f"{_plain(note)}\n" for note in table.notes]
@@ -117,7 +118,7 @@ def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
         body = style.to_latex(hrules=True, column_format=align)
         notes = "".join(f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in made.notes)
         parts.append(f"% {_one_line(made.heading)} (needs the booktabs package)\n{body}{notes}")
-    parts += [f"% {_one_line(note)}\n" for note in table.notes]
+    parts += [f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in table.notes]
     parts += [f"% unreadable: {_one_line(line)}\n" for line in table.unreadable]
     return "\n".join(parts)
 
@@ -152,8 +153,9 @@ def _unformula(value: object) -> object:
 
 
 def _latex(text: object) -> str:
-    """Return text that LaTeX shows as it is; a minus sign is one, a hyphen stays a hyphen."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", str(text).translate(_LATEX_LETTERS))
+    """Return text that LaTeX shows as it is; a minus sign is one, hyphens stay hyphens."""
+    plain = str(text).translate(_LATEX_LETTERS).replace("--", "-{}-")
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", plain)
 
 
 def _latex_styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.str_]:

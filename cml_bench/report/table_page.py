@@ -18,9 +18,10 @@ _PAGE: Final = """<!DOCTYPE html>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; border-block: 2px solid; }
-th { border-bottom: 1px solid; vertical-align: bottom; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.name { text-align: left; white-space: normal; }
+th { border-bottom: 1px solid; vertical-align: bottom; white-space: normal; }
+.name { text-align: left; }
+.notes { min-width: 16rem; white-space: normal; }
 .best { font-weight: bold; }
 .second { text-decoration: underline; }
 p { max-width: 60rem; }
@@ -39,7 +40,7 @@ p { max-width: 60rem; }
 {% for line in grid.lines() %}
 <tr>
 {% for head, cell, mark in line %}
-<td class="{{ 'name' if head in grid.names else mark }}">{{ cell }}</td>
+<td class="{{ 'name' if head in grid.names else mark }}{{ ' notes' if head == 'notes' }}">{{ cell }}</td>
 {% endfor %}
 </tr>
 {% endfor %}

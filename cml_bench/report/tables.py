@@ -264,9 +264,8 @@ def _verdict(table: BenchmarkTable, bounds: set[str]) -> Verdict:
     rivals = table.blocks.drop(columns=list(bounds), errors="ignore")
     levels = rivals.index.to_frame()
     several = "benchmark" in levels and levels["benchmark"].nunique() > 1
-    if several and rivals.shape[1] > 2:
-        return rank_verdict(rivals, known.heading, lower_is_better=known.lower_is_better)
-    return verdict(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
+    judge = rank_verdict if several else verdict
+    return judge(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
 
 
 def _with_baseline(tables: list[BenchmarkTable], baseline: str) -> list[BenchmarkTable]:
@@ -317,8 +316,9 @@ def _sorted(table: BenchmarkTable, sort: str | None) -> BenchmarkTable:
     if by != table.row:
         keys = [column.key for column in table.columns if column.metric == table.metrics[0]] if by is None else [by]
         metric = next((column.metric for column in table.columns if column.key == keys[0]), keys[0])
-        # The mean of nothing is nothing; numpy would warn of it.
-        order = rows[[f"{key}_mean" for key in keys]].mean(axis=1)
+        means = rows[[f"{key}_mean" for key in keys]]
+        # Of several columns the easy ones must not lift the rows that have only these.
+        order = means.sub(means.mean()).mean(axis=1)
         ascending = quantity(metric).lower_is_better
         rows = rows.loc[order.sort_values(ascending=ascending, kind="stable", na_position="last").index]
     return replace(table, rows=rows.reset_index(drop=True))

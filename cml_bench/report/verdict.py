@@ -59,11 +59,10 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         lower_is_better: Whether the lowest figure is the best.
         scale: Factor of printed differences.
     """
-    counts = blocks.notna().sum()
-    covered = (counts == counts.max()) & (counts > 0)
-    rivals = blocks[counts.index[covered]].dropna()
+    rivals, apart = _rivals(blocks)
+    rivals = rivals.dropna()
     if rivals.shape[1] < 2:
-        return Verdict(f"No verdict on {what}: fewer than two methods have run on the same number of jobs.")
+        return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
     if rivals.empty:
         return Verdict(f"No verdict on {what}: these methods share no seed and class order; run them on the same ones.")
     sign = -1.0 if lower_is_better else 1.0
@@ -76,8 +75,6 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     )
     second, lead = next(iter(found.items()))
     opening = f"Best {what}: {best}, {_size(lead, scale)} {'below' if lower_is_better else 'above'} {second}"
-    absent = [str(label) for label in counts.index[~covered]]
-    apart = f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
     n = len(rivals)
     if n < pairs_needed():
         pairs = "1 pair" if n == 1 else f"{n} pairs"
@@ -91,21 +88,27 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     return Verdict(f"{opening} ({evidence}): real{where}.{apart}", best, real=True)
 
 
-def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False) -> Verdict:
+def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, scale: float = 100.0) -> Verdict:
     """Say which method ranks first over blocks of several benchmarks, and which others it cannot be told apart from.
 
-    Friedman's test must find a difference at all, then Nemenyi's tells the best from others; see ``rank_methods``.
+    Friedman's test must find a difference at all, then Nemenyi's tells the best from others; see ``rank_methods``. As
+    in ``verdict``, only methods compete that have as many blocks as the best-covered one; of two there are no ranks to
+    speak of, and ``verdict`` says which is better.
 
     Args:
         blocks: One row a block with a level ``benchmark``, one column a method; NaN where a job is missing.
         what: What the figures are, in words.
         lower_is_better: Whether the lowest figure ranks first.
+        scale: Factor of printed differences.
     """
+    rivals, apart = _rivals(blocks)
+    if rivals.shape[1] <= 2:
+        return verdict(blocks, what, lower_is_better=lower_is_better, scale=scale)
     try:
-        ranking = rank_methods(blocks, lower_is_better=lower_is_better)
+        ranking = rank_methods(rivals, lower_is_better=lower_is_better)
     except CmlBenchError as error:
-        return Verdict(f"No verdict on {what}: {error}.")
-    return _rank_verdict(ranking, what)
+        return Verdict(f"No verdict on {what}: {error}.{apart}")
+    return _rank_verdict(ranking, what, apart)
 
 
 def few_seeds(blocks: pd.DataFrame) -> str:
@@ -135,7 +138,15 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _rank_verdict(ranking: Ranking, what: str) -> Verdict:
+def _rivals(blocks: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the columns with the most figures, and a sentence that names the others."""
+    counts = blocks.notna().sum()
+    covered = (counts == counts.max()) & (counts > 0)
+    absent = [str(label) for label in counts.index[~covered]]
+    return blocks[counts.index[covered]], f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
+
+
+def _rank_verdict(ranking: Ranking, what: str, apart: str) -> Verdict:
     best = str(ranking.average_ranks.index[0])
     ranks = ranking.average_ranks
     opening = (
@@ -143,10 +154,10 @@ def _rank_verdict(ranking: Ranking, what: str) -> Verdict:
         f"{ranking.n_blocks} blocks, Friedman {format_p(ranking.p)}"
     )
     alike = ranking.together_with(best)
-    left = "".join(f" {clause[0].upper()}{clause[1:]}." for clause in ranking.left_out)
+    apart = "".join(f" Out of the ranking: {clause}." for clause in ranking.left_out) + apart
     if not alike:
-        return Verdict(f"{opening}: real, by Nemenyi's test.{left}", best, real=True)
-    return Verdict(f"{opening}: cannot be told apart from {listed(alike)}.{left}", best)
+        return Verdict(f"{opening}: real, by Nemenyi's test.{apart}", best, real=True)
+    return Verdict(f"{opening}: cannot be told apart from {listed(alike)}.{apart}", best)
 
 
 def _is_told(difference: Difference) -> bool:

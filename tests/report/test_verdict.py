@@ -78,7 +78,7 @@ def test_only_methods_with_as_many_jobs_compete() -> None:
     assert verdict(blocks(2, a=[0.5, 0.5], lucky=[0.9, math.nan]), "mAP").best is None
     apart = verdict(blocks(2, a=[0.5, math.nan], b=[math.nan, 0.6]), "mAP")
     assert "share no seed" in apart.text
-    assert "fewer than two" in verdict(blocks(1, a=[math.nan]), "mAP").text
+    assert "no two to compare" in verdict(blocks(1, a=[math.nan]), "mAP").text
 
 
 def test_chance_is_seldom_called_real() -> None:
@@ -99,12 +99,22 @@ def test_ranks_over_benchmarks() -> None:
     assert told.text == (
         "Best average rank of last mAP: a (1, next b 2) over 12 blocks, Friedman p < 0.001: real, by Nemenyi's test."
     )
-    clear.iloc[::2, :2] = clear.iloc[::2, :2].to_numpy()[:, ::-1]
-    clear.loc[("coco", 0), "c"] = math.nan
-    told = rank_verdict(clear, "last mAP")
-    assert "cannot be told apart from" in told.text
-    assert told.text.endswith("C lacks 1 of 12 blocks, left out for all: benchmark coco, seed 0.")
-    assert rank_verdict(clear[["a", "b"]], "last mAP").best is None
+    clear.iloc[::2, :2] = clear.iloc[::2, 1::-1].to_numpy(copy=True)
+    assert "cannot be told apart from" in rank_verdict(clear, "last mAP").text
+    clear["d"], clear.loc[("coco", 0), "c"] = 0.0, math.nan
+    assert rank_verdict(clear, "last mAP").text.endswith(" Not compared, for lack of jobs: c.")
+    clear = clear.drop(columns="d")
+    assert "Wilcoxon p = 1.00): cannot be told apart from" in rank_verdict(clear, "last mAP").text
+    assert rank_verdict(clear.iloc[:, :1], "last mAP").best is None
+
+
+def test_blocks_that_rivals_lack_are_named_with_the_ranks() -> None:
+    index = pd.MultiIndex.from_product([["coco", "voc"], range(3)], names=["benchmark", "seed"])
+    figures = pd.DataFrame(np.tile([0.9, 0.5, 0.1], (6, 1)), index=index, columns=["a", "b", "c"])
+    figures.loc[("coco", 0), "a"] = figures.loc[("coco", 1), "b"] = figures.loc[("voc", 2), "c"] = math.nan
+    told = rank_verdict(figures, "last mAP")
+    assert "over 3 blocks" in told.text
+    assert "Out of the ranking: a lacks 1 of 6 blocks, left out for all: benchmark coco, seed 0." in told.text
 
 
 def test_few_seeds_are_warned_of() -> None:
