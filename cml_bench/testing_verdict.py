@@ -130,7 +130,7 @@ class CriterionCase(PartCase):
     @cached_property
     def needs(self) -> list[CriterionMeta]:
         """What it, and what it is put on, declare."""
-        return [layer.meta for layer in self.kind(**self.options).layers]
+        return [layer.meta for layer in self.kind(**self.options).with_bases]
 
     @property
     def own_head(self) -> str:

@@ -65,14 +65,14 @@ class Criterion(nn.Module):
         return self.meta.title
 
     @property
-    def layers(self) -> list[Criterion]:
+    def with_bases(self) -> list[Criterion]:
         """This criterion and all that it is put on: what one of them needs, it needs."""
         return [part for part in self.modules() if isinstance(part, Criterion)]
 
     @property
     def views(self) -> int:
-        """Augmented views of each image that one of the ``layers`` compares."""
-        return max(layer.meta.views for layer in self.layers)
+        """Augmented views of each image that this criterion, or one that it is put on, compares."""
+        return max(layer.meta.views for layer in self.with_bases)
 
     def forward(
         self,

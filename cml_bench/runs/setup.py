@@ -145,7 +145,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     wrapper = load("wrappers", method.wrap) if method.wrap else None
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss: Criterion = criterion(**criterion_options)
-    for layer in loss.layers:
+    for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
     loss.check_epochs(training.epochs)
     return Plan(

@@ -178,7 +178,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         groups = self.optimizer.param_groups
         present = {id(p) for group in groups for p in group["params"]}
         # Inner ones first, each at its own rate: what is left of an outer one's parameters is its own.
-        for layer in reversed(self._criterion.layers):
+        for layer in reversed(self._criterion.with_bases):
             fresh = [p for p in layer.parameters() if id(p) not in present]
             present |= {id(p) for p in fresh}
             alike = next((group for group in groups if group.get("lr_factor") == layer.lr_factor), None)

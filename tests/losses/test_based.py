@@ -52,7 +52,7 @@ def test_a_base_that_gets_what_it_reads_is_planned(method: str) -> None:
 
 
 def test_the_layers_of_a_criterion() -> None:
-    names = [layer.meta.name for layer in as_criterion("clml+assume_negative+asl").layers]
+    names = [layer.meta.name for layer in as_criterion("clml+assume_negative+asl").with_bases]
     assert names == ["clml", "assume_negative", "asl"]
     assert [as_criterion(text).views for text in ("clml+bce", "mulcon+bce", "clml+mulcon")] == [1, 2, 2]
 
@@ -94,7 +94,7 @@ def test_each_layer_is_trained_at_its_own_rate(tiny_scenario: Any, learn: Any) -
 def test_spare_is_that_of_the_base() -> None:
     criterion = as_criterion("clml+assume_negative+hill")
     criterion.spare = 2
-    assert [layer.spare for layer in criterion.layers] == [2, 2, 2]
+    assert [layer.spare for layer in criterion.with_bases] == [2, 2, 2]
     labels = torch.full((3, 2), -1, dtype=torch.int8)
     assert float(as_criterion("an")(torch.randn(3, 2), labels)) > 0
     assert as_criterion("an").title == as_criterion("assume_negative").title == "AN (BCE)"
