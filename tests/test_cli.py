@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -122,7 +123,7 @@ def test_compare_writes_every_format(capsys: Any, tmp_path: Path) -> None:
     call(capsys, "run", "digits", *SMALL, *ONE, "--method", "naive", "--results", str(tmp_path))
     result = json.loads(next(tmp_path.rglob("*.json")).read_text())
     figure = f"{100 * result['metrics']['summary']['last_map']:.1f}"
-    for format_ in ("terminal", "markdown", "csv", "latex"):
+    for format_ in ("terminal", "markdown", "csv", "latex", "html"):
         code, out, _ = call(capsys, "compare", str(tmp_path), "--format", format_)
         assert code == 0
         if format_ != "csv":
@@ -131,6 +132,15 @@ def test_compare_writes_every_format(capsys: Any, tmp_path: Path) -> None:
     code, out, _ = call(capsys, "compare", str(tmp_path), "--format", "markdown", "--output", str(target))
     assert code == 0
     assert figure in target.read_text()
+    options = ["--rows", "head", "--columns", "benchmark", "--metric", "last_map", "--sort", "head", "--intervals"]
+    code, out, _ = call(capsys, "compare", str(tmp_path), str(tmp_path), *options)
+    assert code == 0
+    assert re.search(rf"linear +{figure} +1 ", out), "a folder that is named twice is read once"
+    code, out, _ = call(capsys, "compare", str(tmp_path), "--cost", "--baseline", "naive")
+    assert code == 0
+    assert "baseline" in out
+    code, _, err = call(capsys, "compare", str(tmp_path), "--baseline", "niave")
+    assert (code, err) == (1, "cml-bench: baseline 'niave' is in no table; did you mean 'naive'?\n")
     code, _, err = call(capsys, "compare", str(tmp_path), "--output", str(target))
     assert code == 1
     assert "give --format markdown" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cml_bench.report.grid import BEST, SECOND, Grid, make_grid
-from cml_bench.report.quantities import heading
+from cml_bench.report.grid import BEST, SECOND, Grid
+from cml_bench.report.published_grids import all_grids
+from cml_bench.report.published_grids import sheet as published_sheet
 from cml_bench.report.tables import BenchmarkTable, ComparisonTable
-
-__all__ = ["heading", "to_csv", "to_latex", "to_markdown", "to_terminal"]
 
 _TERMINAL: Final = {BEST: "bold", SECOND: "underline", "": ""}
 _MARKDOWN: Final = {BEST: ("**", "**"), SECOND: ("<ins>", "</ins>"), "": ("", "")}
@@ -45,9 +45,15 @@ def to_terminal(table: ComparisonTable, width: int = 200, *, intervals: bool = F
         width: Columns of the terminal. Figures that do not fit are left out from the right, and named.
         intervals: Whether intervals stand in the place of deviations.
     """
+    parts = show_grids(all_grids(table, intervals=intervals), width)
+    parts += [Text(note) for note in table.notes]
+    return Group(*parts, *(Text(f"unreadable: {line}") for line in table.unreadable))
+
+
+def show_grids(grids: Iterable[Grid], width: int) -> list[Table | Text]:
+    """Return what a terminal of some width shows of grids."""
     parts: list[Table | Text] = []
-    for part in table.benchmarks:
-        made = make_grid(part, intervals=intervals)
+    for made in grids:
         hidden = _too_wide(made, width)
         cells, marks = made.cells.drop(columns=hidden), made.marks.drop(columns=hidden)
         # Names are Text throughout: brackets in a plain string would be read as markup.
@@ -65,17 +71,15 @@ def to_terminal(table: ComparisonTable, width: int = 200, *, intervals: bool = F
         if hidden:
             parts.append(Text(f"Left out for lack of width: {', '.join(hidden)}."))
         parts.append(Text())
-    parts += [Text(note) for note in table.notes]
-    return Group(*parts, *(Text(f"unreadable: {line}") for line in table.unreadable))
+    return parts
 
 
 def to_markdown(table: ComparisonTable, *, intervals: bool = False) -> str:
     """Return Markdown: each table under its heading, values x 100, best bold, second underlined."""
     parts = []
-    for part in table.benchmarks:
-        made = make_grid(part, intervals=intervals)
+    for made in all_grids(table, intervals=intervals):
         cells = made.cells.apply(lambda column: column.str.replace("|", "\\|", regex=False))
-        for column in made.names[:1] if part.row == "method" else ():
+        for column in made.names[:1] if made.names[0] == "method" else ():
             cells[column] = "`" + cells[column] + "`"
         for mark, (before, after) in _MARKDOWN.items():
             cells = cells.where(made.marks != mark, before + cells + after)
@@ -93,9 +97,10 @@ def to_csv(table: ComparisonTable) -> str:
     """Return CSV: all tables in one sheet, fractions in full precision, every statistic in a column of its own.
 
     Beside the columns of ``BenchmarkTable.rows`` there are those of the differences, and what is said under the table.
+    Published numbers are rows of their own, known by their ``source``, with columns of their own.
     A text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    sheets = [_sheet(part) for part in table.benchmarks]
+    sheets = [sheet for part in table.benchmarks for sheet in _sheets(part)]
     if not sheets:
         return ""
     sheet = pd.concat(sheets, ignore_index=True)
@@ -109,8 +114,7 @@ def to_csv(table: ComparisonTable) -> str:
 def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
     """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below."""
     parts = []
-    for part in table.benchmarks:
-        made = make_grid(part, intervals=intervals)
+    for made in all_grids(table, intervals=intervals):
         style = made.cells.style.hide(axis="index").format(_latex)
         style = style.format_index(_latex, axis="columns")
         style = style.apply(_latex_styles, axis=None, marks=made.marks)
@@ -135,7 +139,7 @@ def _too_wide(made: Grid, width: int) -> list[str]:
     return hidden
 
 
-def _sheet(part: BenchmarkTable) -> pd.DataFrame:
+def _sheets(part: BenchmarkTable) -> list[pd.DataFrame]:
     settings = {name: getattr(part, name) for name in ("benchmark", "version", "benchmark_options", "data")}
     sheet = part.rows.rename(columns={"benchmark": "benchmark_title"})
     for place, (name, value) in enumerate(settings.items()):
@@ -145,7 +149,10 @@ def _sheet(part: BenchmarkTable) -> pd.DataFrame:
         sheet = pd.concat(
             [sheet.assign(baseline=part.baseline), beside.add_prefix(f"{part.metrics[0]}_vs_baseline_")], axis=1
         )
-    return sheet.assign(remarks=" ".join(part.notes))
+    sheets = [sheet.assign(remarks=" ".join(part.notes))]
+    if part.published is not None and len(part.published.numbers):
+        sheets.append(published_sheet(part.published).assign(**settings))
+    return sheets
 
 
 def _unformula(value: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_key
 from cml_bench.report.quantities import COSTS, heading, quantity
 from cml_bench.report.statistics import differences_from
 from cml_bench.report.verdict import Verdict, few_seeds, rank_verdict, verdict
+
+if TYPE_CHECKING:
+    from cml_bench.report.published_rows import PublishedPart
 
 DEFAULT_METRICS: Final = (
     "last_map",
@@ -71,10 +74,11 @@ class BenchmarkTable:
         blocks: Figures of the first metric, one row a block (what pairs have in common), one column a competitor: a
             value of ``row``, or of the columns where these compete and rows do not.
         competitors: Those that may be marked best: they have every block, and are no bounds.
-        verdict: Whether the lead is real; None where nothing competes.
+        verdict: Whether the lead is real; None where no two compete.
         baseline: The competitor that others are compared with; None for none.
         differences: ``statistics.differences_from`` the baseline; None without one.
         notes: Lines that belong under the table: the verdict, warnings, what was left out.
+        published: Numbers of the literature on the same data set and protocol, where they were asked for.
     """
 
     benchmark: str
@@ -92,6 +96,7 @@ class BenchmarkTable:
     baseline: str | None = None
     differences: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    published: PublishedPart | None = None
 
     @property
     def complete(self) -> pd.Series[bool]:
@@ -229,7 +234,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         blocks=make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
         competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
     )
-    found = _verdict(table, bounds) if ranked else None
+    found = _verdict(table, bounds) if ranked and len({*table.blocks} - bounds) > 1 else None
     notes = (
         str(found or ""),
         few_seeds(table.blocks),
