@@ -52,7 +52,8 @@ class Picture:
     def settled(cls, name: str, title: str, caption: str, data: pd.DataFrame, figure: Figure, **more: Any) -> Picture:
         """Return a picture; its layout is computed once, not anew for each format."""
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        # With an engine that has nothing left to do, each format would still be drawn twice.
+        figure.set_layout_engine(None)
         return cls(name, title, caption, data, figure, **more)
 
     def rendered(self, kind: str) -> bytes:
