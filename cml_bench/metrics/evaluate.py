@@ -55,7 +55,7 @@ def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8))
     Raises:
         CmlBenchError: If the predictions contradict themselves or hold NaN, or a threshold is no probability.
     """
-    _check(predictions)
+    check_predictions(predictions)
     n_experiences, n_labels = predictions.n_experiences, len(predictions.label_names)
     label_ap = np.full((n_experiences, n_labels), np.nan)
     performance = np.full((n_experiences, n_experiences), np.nan)
@@ -180,10 +180,16 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _check(predictions: Predictions) -> None:
-    """Raise CmlBenchError unless shapes agree and every logit is a number."""
+def check_predictions(predictions: Predictions) -> None:
+    """Raise CmlBenchError unless shapes agree, labels arrive in order and every logit is a number."""
     if predictions.test_rule not in TEST_RULES:
         raise CmlBenchError(f"test rule {predictions.test_rule!r} is unknown; use one of {', '.join(TEST_RULES)}")
+    ascending = (0, *predictions.n_seen, len(predictions.label_names))
+    if not predictions.n_seen or list(ascending) != sorted(ascending):
+        raise CmlBenchError(
+            f"predictions: {list(predictions.n_seen)} labels seen of {len(predictions.label_names)} make no stream; "
+            "run the job again"
+        )
     n_images = len(predictions.sample_ids)
     shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, int]]] = {
         "truth": (predictions.truth, (n_images, len(predictions.label_names))),

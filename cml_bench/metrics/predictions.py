@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class Predictions:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
+                _check_kinds(stored)
                 n_seen = tuple(int(n) for n in stored["n_seen"])
                 return cls(
                     label_names=tuple(str(name) for name in stored["label_names"]),
@@ -105,3 +106,14 @@ class Predictions:
             raise CmlBenchError(f"predictions file {path} does not exist; run the job again") from None
         except Exception as error:
             raise CmlBenchError(f"predictions file {path} cannot be read ({error}); delete it and run again") from None
+
+
+_KINDS = {"label_names": "U", "truth": "i", "n_seen": "iu", "test_rule": "U", "test_images": "b"}
+
+
+def _check_kinds(stored: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError unless arrays are of the kinds that ``save`` writes."""
+    logits = {f"logits_{t}": "f" for t in range(len(stored["n_seen"]))}
+    for name, kinds in {**_KINDS, **logits}.items():
+        if stored[name].dtype.kind not in kinds:
+            raise ValueError(f"{name} are of the kind {stored[name].dtype}")

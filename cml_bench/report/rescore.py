@@ -13,7 +13,7 @@ import pandas as pd
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.metrics.decisions import DECISION_METRICS
-from cml_bench.metrics.evaluate import decide, evaluate, summarize
+from cml_bench.metrics.evaluate import check_predictions, decide, evaluate, summarize
 from cml_bench.metrics.names import MetricName, parse_metric
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.report.label_groups import GROUPS, label_groups
@@ -90,7 +90,7 @@ def rescore(
             result = read_result(path)
             if result.status != "ok":
                 raise CmlBenchError(f"the job failed ({result.error})")
-            predictions = Predictions.load(path.with_suffix(".npz"))
+            predictions = _predictions(path)
             names = _names(texts, result, by, groups, cuts)
             about = _about(result)
             made = [about | row for row in _rows(predictions, result, names, by, cuts)]
@@ -121,8 +121,13 @@ def stored_metric(path: Path, name: str) -> float:
     result = read_result(path)
     metric = _parse(name, _known_groups(result))
     groups = label_groups(result) if metric.group else {}
-    value = _of_jobs(Predictions.load(path.with_suffix(".npz")), [metric], groups)
-    return value[str(metric)]
+    return _of_jobs(_predictions(path), [metric], groups)[str(metric)]
+
+
+def _predictions(path: Path) -> Predictions:
+    predictions = Predictions.load(path.with_suffix(".npz"))
+    check_predictions(predictions)
+    return predictions
 
 
 def _about(result: Result) -> dict[str, Any]:

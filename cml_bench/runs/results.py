@@ -112,9 +112,9 @@ def parse_result(content: bytes) -> Result:
     try:
         tree = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
-        # What ends too early fails at its end.
-        half = "it breaks off" if error.pos >= len(error.doc.rstrip()) - 1 else "it is no JSON"
-        raise ValueError(f"{half} at line {error.lineno} ({error.msg}): delete it and run the job again") from None
+        is_half = error.pos >= len(error.doc.rstrip()) - 1 or not content.rstrip().endswith(b"}")
+        what = "it breaks off" if is_half else "it is no JSON"
+        raise ValueError(f"{what} at line {error.lineno} ({error.msg}): delete it and run the job again") from None
     except UnicodeDecodeError:
         raise ValueError("it is no UTF-8 text: delete it and run the job again") from None
     except RecursionError:

@@ -1,0 +1,136 @@
+"""Folders of several machines become one: all of them or none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.report.collect import collect
+from cml_bench.runs.merge import Merged, merge_results
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_everything_is_there_once(store: Any, tmp_path: Path) -> None:
+    a, b, into = tmp_path / "a", tmp_path / "b", tmp_path / "deep" / "all"
+    for seed in (0, 1):
+        store(a, seed=seed)
+    for seed in (1, 2):
+        store(b, seed=seed)
+    models = store(b, seed=3).with_suffix(".models")
+    models.mkdir()
+    (models / "experience_01.safetensors").write_bytes(b"weights")
+    failed = store(b, seed=4, status="failed", error="NaN loss", metrics=None)
+    failed.with_suffix(".npz").unlink()
+    (b / "digits" / "half.ckpt").mkdir()
+    done = merge_results([a, b], into)
+    assert done == Merged(5, 1, (b / "digits" / "half.ckpt",))
+    assert content(into) == content(a) | content(b)
+    assert sorted(collect(into)["seed"]) == [0, 1, 2, 3, 4]
+    before = content(into)
+    assert merge_results([a, b], into) == Merged(0, 6, done.unfinished)
+    assert merge_results([store(tmp_path / "one", seed=5)], into).added == 1
+    assert content(into).keys() > before.keys()
+    assert not list(into.rglob("*.part"))
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+def test_a_job_with_two_results_is_refused(store: Any, change: Any, tmp_path: Path, where: str) -> None:
+    a, b, into = tmp_path / "a", tmp_path / "b", tmp_path / "all"
+    one = store(a)
+    if where == "inside":
+        merge_results([a], into)
+        one = into / one.relative_to(a)
+    other = store(b)
+    store(b, seed=1)
+    change(other, "metrics", "summary", "last_map", to=0.25)
+    before = content(tmp_path)
+    with pytest.raises(CmlBenchError) as caught:
+        merge_results([b] if where == "inside" else [a, b], into)
+    for part in (str(one), str(other), "metrics.summary.last_map: 0.", "against 0.25", "nothing was merged"):
+        assert part in str(caught.value)
+    assert content(tmp_path) == before
+    assert into.exists() == (where == "inside")
+
+
+def test_equal_results_with_other_predictions_are_two(
+    store: Any, predictions: Any, change: Any, tmp_path: Path
+) -> None:
+    one, other = store(tmp_path / "a"), store(tmp_path / "b")
+    predictions("seen_images", 7).save(other.with_suffix(".npz"))
+    for path in (one, other):
+        change(path, "predictions", to=None)
+    with pytest.raises(CmlBenchError, match="the predictions differ"):
+        merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+
+
+def test_what_is_not_whole_is_refused(store: Any, tmp_path: Path) -> None:
+    path = store(tmp_path / "a")
+    npz = path.with_suffix(".npz")
+    whole = npz.read_bytes()
+    npz.write_bytes(whole[:-1])
+    with pytest.raises(CmlBenchError, match="another checksum than the stored one"):
+        merge_results([tmp_path / "a"], tmp_path / "all")
+    npz.unlink()
+    with pytest.raises(CmlBenchError, match=r"predictions file .* cannot be read .*run the job again"):
+        merge_results([tmp_path / "a"], tmp_path / "all")
+    npz.write_bytes(whole)
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(CmlBenchError, match="it breaks off"):
+        merge_results([tmp_path / "a"], tmp_path / "all")
+    with pytest.raises(CmlBenchError, match="does not exist"):
+        merge_results([tmp_path / "nowhere"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_nothing_is_overwritten(store: Any, tmp_path: Path) -> None:
+    path = store(tmp_path / "a")
+    place = tmp_path / "all" / path.relative_to(tmp_path / "a")
+    place.parent.mkdir(parents=True)
+    shutil.copy(store(tmp_path / "b", seed=1), place)
+    shutil.copy(store(tmp_path / "b", seed=1).with_suffix(".npz"), place.with_suffix(".npz"))
+    before = content(tmp_path)
+    with pytest.raises(CmlBenchError, match="where another job lies: rename one of the two"):
+        merge_results([tmp_path / "a"], tmp_path / "all")
+    with pytest.raises(CmlBenchError, match="already: merge other folders into it"):
+        merge_results([tmp_path / "all"], tmp_path / "all")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("step", ["copy2", "rename"])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_full_disk_leaves_everything_as_it_was(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, existing: bool
+) -> None:
+    for seed in range(3):
+        store(tmp_path / "a", seed=seed)
+    into = tmp_path / "new" / "all"
+    if existing:
+        merge_results([store(tmp_path / "b", seed=9)], into)
+    before = content(tmp_path)
+    owner = shutil if step == "copy2" else Path
+    works = getattr(owner, step)
+    calls = []
+
+    def fails_late(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+        return works(*args)
+
+    monkeypatch.setattr(owner, step, fails_late)
+    with pytest.raises(CmlBenchError, match=r"No space left on device.*nothing was merged"):
+        merge_results([tmp_path / "a"], into)
+    monkeypatch.undo()
+    assert content(tmp_path) == before
+    assert into.exists() == existing
+    assert into.parent.exists() == existing
+    assert merge_results([tmp_path / "a"], into).added == 3
