@@ -117,6 +117,7 @@ def compare(
     baseline: str | None = None,
     sort: str | None = None,
     cost: bool = False,
+    published: bool = False,
 ) -> ComparisonTable:
     """Return the comparison tables of one or more results folders; see ``cml_bench.report.tables.compare``.
 
@@ -128,14 +129,20 @@ def compare(
         baseline: Row that all others are tested against in the first metric, on the same seeds and class orders.
         sort: Column to sort by; None for the first metric.
         cost: Whether to add training seconds, peak memory, stored images and trainable parameters.
+        published: Whether to set the numbers of the literature beside each table; see ``cml_bench.report.beside``.
 
     Raises:
-        CmlBenchError: If a folder holds no results, or a name is unknown.
+        CmlBenchError: If a folder holds no results, a name is unknown, or published numbers are asked for beside
+            anything but rows of methods and columns of metrics.
     """
+    from cml_bench.report.beside import with_published
     from cml_bench.report.tables import compare as compare_frame
 
-    return compare_frame(
-        _collected(results),
+    if published and (rows, columns) != ("method", "metric"):
+        raise CmlBenchError("published rows are methods and their columns metrics: leave rows and columns as they are")
+    frame = _collected(results)
+    table = compare_frame(
+        frame,
         metrics,
         rows=rows,
         columns=columns,
@@ -143,6 +150,7 @@ def compare(
         sort=sort,
         cost=cost,
     )
+    return with_published(table, frame) if published else table
 
 
 def write_report(

@@ -111,7 +111,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="benchmarks, datasets, strategies, heads, wrappers, criteria or regimes (all by default); or published, "
+            help="benchmarks, datasets, strategies, heads, wrappers, criteria or regimes (all by default); published "
             "for the numbers of the literature."
         ),
     ] = None,
@@ -146,12 +146,19 @@ def list_(
 
 def _show_published(name: str | None) -> None:
     """Print the published numbers of a data set, or how many there are of each."""
-    from cml_bench.report import published_formats
+    from rich.console import Group
+
     from cml_bench.report.console import make_console
+    from cml_bench.report.formats import show_grids
+    from cml_bench.report.published_grids import grids, overview
     from cml_bench.report.published_rows import catalogue
 
-    shown = published_formats.to_terminal([catalogue(name)]) if name else published_formats.overview()
-    make_console().print(shown)
+    console = make_console()
+    if name is None:
+        console.print(overview())
+        return
+    part = catalogue(name)
+    console.print(*part.summary, "", Group(*show_grids(grids(part), console.width)), sep="\n", markup=False)
 
 
 def _show_plugin(kind: str, name: str) -> None:

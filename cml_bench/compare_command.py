@@ -66,6 +66,9 @@ def compare(
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Intervals of the means in place of standard deviations.")
     ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also what is published on the data set and protocol, with its sources.")
+    ] = False,
     format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
     output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
@@ -83,6 +86,7 @@ def compare(
         baseline=baseline,
         sort=sort,
         cost=cost,
+        published=published,
     )
     if format_ is Format.terminal:
         if output is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,19 +17,17 @@ from cml_bench.report.comparability import (
     metric_differences,
     protocol_difference,
 )
-from cml_bench.report.formats import heading
 from cml_bench.report.published import NOT_STATED, NUMBER_COLUMNS, Literature, literature, our_name
 from cml_bench.report.published_rows import (
     Block,
     PublishedPart,
-    block_heading,
     conditions_in_words,
     in_blocks,
-    in_words,
-    marked,
-    rows_of,
+    make_block,
 )
-from cml_bench.report.tables import BenchmarkTable
+from cml_bench.report.quantities import heading, quantity
+from cml_bench.report.statistics import Estimate
+from cml_bench.report.tables import BenchmarkTable, ComparisonTable
 
 OURS: Final = "ours"
 """Source of our own rows where they stand among published ones."""
@@ -46,19 +44,17 @@ def beside(table: BenchmarkTable, frame: pd.DataFrame, known: Literature | None 
     known = known or literature()
     ours = {str(method): circumstances(paths) for method, paths in _finished(table, frame)}
     if not ours:
-        return PublishedPart(table.heading, "No job has finished: nothing published can be set beside this table.")
+        return PublishedPart(("No job has finished: nothing published can be set beside this table.",))
     one = next(iter(ours.values()))
     protocols = known.protocols[known.protocols["data"] == one.data]
     if protocols.empty:
         there = ", ".join(known.data_sets)
-        return PublishedPart(table.heading, f"No published numbers on {one.data}; there are some on {there}.")
+        return PublishedPart((f"No published numbers on {one.data}; there are some on {there}.",))
     matching = protocols[[_matches(one, row) for row in protocols.to_dict("records")]]
     if matching.empty:
         stream = f"{one.division}, {one.stream['setting']}, assignment {one.stream['assignment']}"
         there = ", ".join(dict.fromkeys(protocols["protocol"]))
-        return PublishedPart(
-            table.heading, f"No published numbers on {one.data} for {stream}; there are some for {there}."
-        )
+        return PublishedPart((f"No published numbers on {one.data} for {stream}; there are some for {there}.",))
     return _part(table, ours, known.numbers.merge(matching, on=["dataset", "protocol", "setting"], sort=False))
 
 
@@ -92,19 +88,16 @@ def _part(table: BenchmarkTable, ours: Mapping[str, Circumstances], numbers: pd.
     numbers["counted"] = [_counted_differently(row, table.metrics) for row in numbers.to_dict("records")]
     numbers["differs"] = (numbers["made"] + "\n" + numbers["counted"]).str.strip()
     numbers["ranked"] = numbers["differs"] == ""
-    numbers, sources, caveats = marked(numbers)
     ranked, apart = numbers[numbers["ranked"]], numbers[~numbers["ranked"]]
+    together = ranked.groupby(["protocol", *CONDITIONS, "way"], sort=False)
     return PublishedPart(
-        heading=table.heading,
-        summary=_summary(len(ranked), len(apart)),
-        ours=tuple(_described(group, way) for group, way in zip(groups, ways, strict=True)),
-        ranked=tuple(
-            _ranked(table, groups[rows["way"].iloc[0]], rows) for _, rows in ranked.groupby(["protocol", "way"])
+        summary=(
+            _counted(len(ranked), len(apart)),
+            *(f"Ours: {_described(group, way)}" for group, way in zip(groups, ways, strict=True)),
+            *(f"Published: {remark}" for remark in dict.fromkeys(numbers["remark"]) if remark),
         ),
+        ranked=tuple(_ranked(table, groups[rows["way"].iloc[0]], rows) for _, rows in together),
         apart=in_blocks(apart),
-        remarks=tuple(dict.fromkeys(filter(None, numbers["remark"]))),
-        sources=sources,
-        caveats=caveats,
         numbers=numbers[[*NUMBER_COLUMNS, "ranked", "differs"]],
     )
 
@@ -133,21 +126,20 @@ def _made_differently(theirs: Mapping[Any, str], ways: Sequence[Circumstances]) 
 
 
 def _counted_differently(theirs: Mapping[Any, str], metrics: Sequence[str]) -> str:
-    """Return what is different about a published metric, in one line."""
-    different = ", ".join(f"{name}: {text}" for name, text in metric_differences(metrics, theirs).items())
-    return f"{theirs['metric'].replace('_', ' ')}: {different}" if different else ""
+    """Return what is different about a published metric, in lines."""
+    metric = theirs["metric"].replace("_", " ")
+    return "\n".join(f"{name} ({metric}): {text}" for name, text in metric_differences(metrics, theirs).items())
 
 
-def _summary(n_ranked: int, n_apart: int) -> str:
-    every = f"{n_ranked + n_apart} published numbers on this data set and protocol"
+def _counted(n_ranked: int, n_apart: int) -> str:
+    every = f"Published on this data set and protocol: {n_ranked + n_apart} numbers"
     if not n_ranked:
-        return f"{every}; none is ranked with ours, since each differs in what stands above its row."
-    return f"{every}; {n_ranked} ranked with ours, {n_apart} apart because of what stands above their rows."
+        return f"{every}, none ranked with ours because each differs in how it was made or counted."
+    return f"{every}, {n_ranked} ranked with ours, {n_apart} apart because they were made or counted differently."
 
 
 def _described(methods: Sequence[str], way: Circumstances) -> str:
-    orders = ", ".join(way.class_orders)
-    return f"{' / '.join(methods)}: {conditions_in_words(way.conditions)}, class order {orders}"
+    return f"{' / '.join(methods)}: {conditions_in_words(way.conditions)}, class order {', '.join(way.class_orders)}"
 
 
 def _ranked(table: BenchmarkTable, methods: Sequence[str], numbers: pd.DataFrame) -> Block:
@@ -156,14 +148,27 @@ def _ranked(table: BenchmarkTable, methods: Sequence[str], numbers: pd.DataFrame
     own = table.rows[table.rows["method"].isin(methods)]
     cells = pd.DataFrame({"method": own["method"], "buffer": "", "source": OURS, "caveats": own["notes"]})
     for metric in metrics:
-        pairs = zip(own[f"{metric}_mean"] * 100, own[f"{metric}_std"] * 100, strict=True)
-        cells[metric] = [in_words(f"{mean:.1f}", "" if math.isnan(std) else f"{std:.1f}") for mean, std in pairs]
-    rows = pd.concat([cells, rows_of(numbers, here)], ignore_index=True).fillna("")
+        estimates = own[[f"{metric}_{name}" for name in ("mean", "std", "low", "high", "level", "n")]]
+        cells[metric] = [quantity(metric).cell(Estimate(*values)) for values in estimates.itertuples(index=False)]
+    block = make_block(numbers, here)
+    rows = pd.concat([cells, block.rows], ignore_index=True).fillna("")
     rows = rows.sort_values(metrics[0], key=_leading, ascending=False, kind="stable", ignore_index=True)
-    rows = rows[["method", "buffer", *metrics, "source", "caveats"]].rename(columns=heading)
-    return Block(block_heading(numbers.iloc[0].to_dict()), (), rows)
+    rows = rows[["method", "buffer", *metrics, "source", "caveats"]]
+    return replace(block, rows=rows.rename(columns=heading))
 
 
 def _leading(cells: pd.Series[str]) -> pd.Series[float]:
-    """Return the numbers that cells begin with; NaN for empty ones."""
-    return pd.to_numeric(cells.str.split().str[0])
+    """Return the numbers that cells begin with; NaN where there is none."""
+    return pd.to_numeric(cells.str.split().str[0], errors="coerce")
+
+
+def with_published(table: ComparisonTable, frame: pd.DataFrame) -> ComparisonTable:
+    """Set beside each table of methods what is published on its data set and protocol.
+
+    Args:
+        table: Rows are methods, columns metrics.
+        frame: What ``collect`` returned; see ``beside``.
+    """
+    parts = [(each, beside(each, frame)) for each in table.benchmarks]
+    shown = [replace(each, published=part, notes=(*each.notes, *part.summary)) for each, part in parts]
+    return replace(table, benchmarks=tuple(shown))

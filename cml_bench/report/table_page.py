@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cml_bench.report.grid import make_grid
+from cml_bench.report.published_grids import all_grids
 from cml_bench.report.tables import ComparisonTable
 
 _PAGE: Final = """<!DOCTYPE html>
@@ -66,6 +66,6 @@ def to_html(table: ComparisonTable, *, intervals: bool = False) -> str:
     # Imported here because only this format needs it.
     from jinja2 import Environment
 
-    grids = [make_grid(part, intervals=intervals) for part in table.benchmarks]
+    grids = list(all_grids(table, intervals=intervals))
     template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
     return template.render(grids=grids, notes=table.notes, unreadable=table.unreadable)

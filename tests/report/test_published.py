@@ -174,7 +174,7 @@ def test_the_catalogue_shows_every_number_once() -> None:
         printed = [f"{row.value} ± {row.std}" if row.std else row.value for row in own.itertuples()]
         assert Counter(cells) == Counter(printed)
         assert all(block.rows["source"].all() for block in part.apart)
-        assert not any(block.lines for block in part.apart)
+        assert not any(block.differences for block in part.apart)
 
 
 def test_an_unknown_data_set_is_told_the_known_ones() -> None:

@@ -153,11 +153,13 @@ def test_where_nothing_differs_rows_are_ranked_with_ours(tmp_path: Path) -> None
         "source": ["1", "ours", "1"],
         "caveats": ["", "", ""],
     }
-    assert part.sources == ("A paper, Table 1",)
+    assert block.sources == {"1": "A paper, Table 1"}
     assert part.numbers["ranked"].all()
-    assert (
-        part.summary == "3 published numbers on this data set and protocol; 3 ranked with ours, 0 apart because of "
-        "what stands above their rows."
+    assert part.summary == (
+        "Published on this data set and protocol: 3 numbers, 3 ranked with ours, 0 apart because they were made or "
+        "counted differently.",
+        "Ours: er: backbone tresnet_m, image size 224, pretraining ImageNet-1k, unknown-label rule left out of the "
+        "loss, class order alphabetical",
     )
 
 
@@ -199,10 +201,10 @@ def test_one_difference_of_ours_keeps_a_row_apart(tmp_path: Path, change: dict[s
     part = part_of(tmp_path, literature_of({}), result("er", 0, 0.5, **change))
     (block,) = part.apart
     assert part.ranked == ()
-    assert block.lines[0].startswith(difference)
-    assert "none is ranked" in part.summary
+    assert block.differences[0].startswith(difference)
+    assert "1 numbers, none ranked with ours" in part.summary[0]
     # A backbone that is not known takes all that is said of it along; all else differs in one thing.
-    assert len(block.lines) == (3 if change == {"backbone": None} else 1)
+    assert len(block.differences) == (3 if change == {"backbone": None} else 1)
 
 
 @pytest.mark.parametrize("column", ["backbone", "image_size", "pretraining", "unknown_label_rule"])
@@ -212,7 +214,7 @@ def test_one_difference_of_theirs_keeps_a_row_apart(tmp_path: Path, column: str,
     assert [list(block.rows["method"]) for block in part.ranked] == [["er", "Same"]]
     (block,) = part.apart
     assert list(block.rows["method"]) == ["Theirs"]
-    (line,) = block.lines
+    (line,) = block.differences
     assert line.startswith(f"{column.replace('_', ' ').replace('unknown label', 'unknown-label')}: ours ")
     assert line.endswith(f", theirs {value}")
 
@@ -223,7 +225,7 @@ def test_one_difference_of_theirs_keeps_a_row_apart(tmp_path: Path, column: str,
 def test_a_protocol_of_which_something_is_not_stated_is_not_ours(tmp_path: Path, column: str) -> None:
     part = part_of(tmp_path, literature_of({}, **{column: "not stated"}))
     (block,) = part.apart
-    (line,) = block.lines
+    (line,) = block.differences
     assert line.startswith("protocol: ")
     assert line.endswith("theirs not stated")
 
@@ -267,7 +269,7 @@ def test_numbers_of_one_row_part_where_only_some_are_defined_like_ours(tmp_path:
     assert list(ranked.rows["last mAP"]) == ["55.0 ± 7.1", "55.0"]
     assert "last CF1 macro @0.8" not in ranked.rows
     assert list(apart.rows.columns) == ["method", "buffer", "last CF1", "source", "caveats"]
-    assert apart.lines == ("last CF1: threshold: ours 0.8 / 0.5, theirs not stated",)
+    assert apart.differences == ("threshold (last CF1): ours 0.8 / 0.5, theirs not stated",)
 
 
 def test_rows_are_ranked_with_those_of_ours_that_were_run_like_them(tmp_path: Path) -> None:
@@ -281,37 +283,37 @@ def test_rows_are_ranked_with_those_of_ours_that_were_run_like_them(tmp_path: Pa
     ]
     # It is as far from both; the words say how all of ours were run.
     (apart,) = part.apart
-    assert apart.lines == ("backbone: ours tresnet_m, theirs ViT",)
-    assert len(part.ours) == 2
+    assert apart.differences == ("backbone: ours tresnet_m, theirs ViT",)
+    assert sum(line.startswith("Ours: ") for line in part.summary) == 2
 
 
 def test_several_class_orders_are_another_protocol_than_one(tmp_path: Path) -> None:
     documents = [result("er", 0, 0.5), result("er", 0, 0.5, job__class_order="random:1")]
     (block,) = part_of(tmp_path, literature_of({}), *documents).apart
-    assert block.lines == ("protocol: class order ours alphabetical / random:1, theirs alphabetical",)
+    assert block.differences == ("protocol: class order ours alphabetical / random:1, theirs alphabetical",)
 
 
 def test_papers_name_vision_transformers_in_another_way(tmp_path: Path) -> None:
     known = literature_of({"backbone": "ViT-S/16"})
     assert part_of(tmp_path, known, result("er", 0, 0.5, backbone__name="vit_small_patch16_224.dino")).apart == ()
     other = result("er", 0, 0.5, backbone__name="vit_small_patch14_dinov2")
-    assert part_of(tmp_path, known, other).apart[0].lines == ("backbone: ours ViT-S/14, theirs ViT-S/16",)
+    assert part_of(tmp_path, known, other).apart[0].differences == ("backbone: ours ViT-S/14, theirs ViT-S/16",)
 
 
 def test_other_data_or_another_stream_says_what_there_is(tmp_path: Path) -> None:
     known = literature_of({})
     digits = result("er", 0, 0.5, data__train__name="digits")
-    assert part_of(tmp_path, known, digits).summary == "No published numbers on digits; there are some on coco."
+    assert part_of(tmp_path, known, digits).summary == ("No published numbers on digits; there are some on coco.",)
     for change, stream in (
         ({"benchmark__protocol": "B0-C3"}, "B0-C3, offline, assignment overlap"),
         ({"job__resolved__benchmark__online_chunk": 20}, "B0-C10, online, assignment overlap"),
         ({"job__resolved__benchmark__assignment": "disjoint"}, "B0-C10, offline, assignment disjoint"),
     ):
         part = part_of(tmp_path, known, result("er", 0, 0.5, **change))
-        assert part.summary == f"No published numbers on coco for {stream}; there are some for B0-C10."
+        assert part.summary == (f"No published numbers on coco for {stream}; there are some for B0-C10.",)
         assert part.numbers.empty
     failed = {**result("er", 0, 0.5), "status": "failed", "error": "NaN loss", "metrics": None}
-    assert part_of(tmp_path, known, failed).summary.startswith("No job has finished")
+    assert part_of(tmp_path, known, failed).summary[0].startswith("No job has finished")
 
 
 def test_none_of_the_tracked_numbers_is_ranked_even_with_the_very_run(tmp_path: Path) -> None:
