@@ -11,15 +11,18 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from cml_bench.errors import CmlBenchError, in_one_line, suggest
+
+Contract = TypeVar("Contract")
 
 KINDS = {
     "strategies": "cml_bench.strategies",
@@ -116,6 +119,19 @@ def load(kind: str, name: str) -> Any:
         CmlBenchError: If nothing bears the name (the nearest is suggested) or the file or class is missing.
     """
     return _load_target(find(kind, name))
+
+
+def load_class(kind: str, name: str, contract: type[Contract]) -> type[Contract]:
+    """Return the class behind a name; see ``load``.
+
+    Raises:
+        CmlBenchError: If nothing bears the name, or it is not what plug-ins of this kind must be.
+    """
+    found = load(kind, name)
+    if not (inspect.isclass(found) and issubclass(found, contract)):
+        noun, base = contract.__name__.lower(), f"{contract.__module__}.{contract.__qualname__}"
+        raise CmlBenchError(f"{name!r} is no {noun}: give a subclass of {base}")
+    return found
 
 
 def find(kind: str, name: str) -> str:

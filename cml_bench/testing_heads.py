@@ -15,7 +15,7 @@ from cml_bench.losses.bce import BCE
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.options import arguments
-from cml_bench.registry import load
+from cml_bench.registry import load_class
 from cml_bench.runs.isolation import isolated
 from cml_bench.testing_case import PartCase
 from cml_bench.testing_data import ToySource
@@ -68,8 +68,7 @@ class HeadCase(PartCase):
 
     def look_up(self, name: str) -> type[Head]:
         """Return the class of a head."""
-        kind: type[Head] = load("heads", name)
-        return kind
+        return load_class("heads", name, Head)  # type: ignore[type-abstract]
 
     def make(self, *growths: tuple[str, ...], width: int = WIDTH, seed: int = 0) -> Any:
         """Return a fresh head with labels, its parameters drawn from a seed."""

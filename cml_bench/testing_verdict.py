@@ -16,7 +16,7 @@ from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.registry import load
+from cml_bench.registry import load, load_class
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.method import Method
 from cml_bench.runs.setup import plan_method
@@ -124,8 +124,7 @@ class CriterionCase(PartCase):
 
     def look_up(self, name: str) -> type[Criterion]:
         """Return the class of a criterion."""
-        kind: type[Criterion] = load("criteria", name)
-        return kind
+        return load_class("criteria", name, Criterion)
 
     @cached_property
     def needs(self) -> list[CriterionMeta]:

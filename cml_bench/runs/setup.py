@@ -28,7 +28,7 @@ from cml_bench.models.preprocess import EvalTransform, StrongTransform, TrainTra
 from cml_bench.models.pyramid import PackedPyramid
 from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, convert
-from cml_bench.registry import load
+from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
 from cml_bench.runs.given_features import GivenFeatures, given_features
 from cml_bench.runs.job import Job
@@ -140,11 +140,11 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     _check_device(training.device)
     learner, learner_options = _learner(method.strategy, target, strategy_options)
     meta = getattr(learner, "meta", None)
-    head = load("heads", method.head or (meta.head if meta else "linear"))
-    criterion = load("criteria", method.loss or (meta.loss if meta else "bce"))
-    wrapper = load("wrappers", method.wrap) if method.wrap else None
+    head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)
+    criterion = load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
+    wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
-    loss: Criterion = criterion(**criterion_options)
+    loss = criterion(**criterion_options)
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
     loss.check_epochs(training.epochs)

@@ -37,6 +37,7 @@ def planned(method: str) -> Plan:
         ("naive loss=assume_negative+clml+mulcon", "loss=mulcon compares features of labels"),
         ("naive head=dlfl loss=clml+mulcon epochs=1", "loss=mulcon contrasts from epoch 1 on, but experiences have"),
         ("naive loss=probmcl epochs=1", "loss=probmcl trains in two phases, but experiences have epochs=1"),
+        ("naive loss=clml loss.base=torch.nn:BCELoss", "'torch.nn:BCELoss' is no criterion: give a subclass of"),
         ("naive loss=clml loss.base='asl clip=2'", "asl: clip=2.0 must be at least 0 and below 1"),
     ],
 )
