@@ -50,10 +50,12 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
         return _forward_transfer(jobs, done)
     metric = parse_metric(name, GROUPS)
     if metric.threshold is not None or metric.group is not None:
-        # Imported here because it costs a second and is needed only for what no run has stored.
+        absent = done & values.isna()
+        if not absent.any():
+            return values
+        # Imported here because it takes torch along and is needed only for what no run has stored.
         from cml_bench.report.rescore import stored_metric
 
-        absent = done & values.isna()
         computed = [stored_metric(Path(path), name) for path in jobs.loc[absent, "path"]]
         return values.where(~absent, pd.Series(computed, index=jobs.index[absent], dtype="float64"))
     if name not in known and done.any():
