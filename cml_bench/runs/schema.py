@@ -94,7 +94,7 @@ class ExperienceMetrics(BaseModel):
 
 
 class Metrics(_Record):
-    """How good it is: fractions in [0, 1], or counts; null where undefined."""
+    """How good it is: fractions (a gain is a forgetting below 0), or counts; null where undefined."""
 
     summary: dict[Text, Fraction | None] = Field(min_length=1, description="Metrics of the whole run by name.")
     per_experience: list[ExperienceMetrics] = Field([], description="Figures after each experience.")
