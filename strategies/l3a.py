@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cml_bench.labels import PRESENT
+from cml_bench.losses.bce import BCE
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
 from cml_bench.models.model import MultiLabelModel
@@ -101,6 +102,8 @@ class L3APlugin(SupervisedPlugin):
         if self.sums is None:
             model.requires_grad_(False)
             head.solved.fill_(True)
+            # It has done its work, and may read more than the classifier says.
+            strategy._criterion = BCE()
             self.sums = RidgeSums(len(head.projection), strategy.device)
         sums = self.sums
         present = (dataset.labels.data == PRESENT).double().sum(dim=0)

@@ -111,8 +111,9 @@ def test_a_step_of_an_online_stream(tiny_scenario: Any, learn: Any, batch: int) 
 
 
 def test_sizes_of_all_that_keep_a_reservoir(tiny_scenario: Any, learn: Any) -> None:
-    for name, place in (("er", 0), ("er_ace", 0), ("mir", 0), ("der", 0), ("derpp", 0), ("dlfl", 1)):
+    kinds = [load("strategies", name)(memory_size="2/label") for name in ("er", "er_ace", "mir", "der", "derpp")]
+    dlfl = load("strategies", "dlfl")(memory_size="2/label", selection="reservoir")
+    for strategy, place in (*((kind, 0) for kind in kinds), (dlfl, 1)):
         for protocol in ({}, {"online_chunk": 6}):
-            learnt = learn(load("strategies", name)(memory_size="2/label"), tiny_scenario(**protocol), epochs=1)
-            buffer = learnt.plugins[place].buffer
+            buffer = learn(strategy, tiny_scenario(**protocol), epochs=1).plugins[place].buffer
             assert buffer.max_size == len(buffer.buffer) == 12

@@ -127,3 +127,10 @@ def test_decision_is_logit_zero(tiny_scenario: Any, learn: Any) -> None:
     assert L3A().threshold == pytest.approx(0.8473, abs=1e-4)
     low, high = (learn(L3A(decision=value), tiny_scenario()).logits[-1] for value in (0.0, 0.5))
     assert torch.allclose(low - high, torch.full_like(low, 0.5), atol=1e-6)
+
+
+def test_the_backbone_may_learn_from_a_criterion_that_reads_more_than_logits() -> None:
+    """Which the analytic classifier does not say, neither in later experiences nor when it is evaluated."""
+    plain, contrasted = (try_out(Case(f"l3a head=dlfl loss={loss}").plan) for loss in ("bce", "sadcl"))
+    assert [logits.shape[1] for logits in contrasted.logits] == [2, 4, 6]
+    assert plain.differs_from(contrasted) == 0
