@@ -140,9 +140,9 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     _check_device(training.device)
     learner, learner_options = _learner(method.strategy, target, strategy_options)
     meta = getattr(learner, "meta", None)
-    head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)
+    head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)  # type: ignore[type-abstract]
     criterion = load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
-    wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None
+    wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
     for layer in loss.with_bases:

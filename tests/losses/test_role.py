@@ -149,10 +149,11 @@ def test_estimates_stay_with_image_and_label(tiny_dataset: Any) -> None:
 
 def test_where_there_is_no_estimate_a_known_label_counts_by_itself(tiny_dataset: Any) -> None:
     criterion = prepared(SINGLE, tiny_dataset, k=None)
-    stranger = torch.tensor([[1, -1]], dtype=torch.int8)
     z = torch.zeros(1, 2)
-    # Half of log 2 over the two labels asked for, and the classifier's half of ((1 - 1) / 2)^2.
-    assert float(judge(criterion, z, stranger, [50]).detach()) == pytest.approx(math.log(2) / 2 / 2)
+    # Half of log 2 for each known one of the two labels asked for, and the classifier's half of ((1 - marked) / 2)^2.
+    for labels, expected in (([1, -1], math.log(2) / 2), ([1, 1], math.log(2) + 0.25)):
+        stranger = torch.tensor([labels], dtype=torch.int8)
+        assert float(judge(criterion, z, stranger, [50]).detach()) == pytest.approx(expected / 2)
 
 
 class Watch(SupervisedPlugin):
