@@ -128,14 +128,14 @@ def costs(cost: Cost | None) -> dict[str, float | None]:
     """Return what a job cost, by the names in ``COST_COLUMNS``; None where not measured."""
     if cost is None:
         return {}
-    memory = cost.memory
+    memory, parameters = cost.memory, cost.parameters
     return {
         "seconds": sum(cost.seconds.values()) if cost.seconds else None,
         "training_seconds": cost.seconds.get("training"),
         "peak_memory_mb": max(cost.peak_memory_mb.values(), default=None),
-        "stored_images": memory and memory.images,
-        "memory_mb": memory and memory.bytes / 2**20,
-        "trainable_parameters": cost.parameters and cost.parameters.trainable,
+        "stored_images": memory.images if memory else None,
+        "memory_mb": memory.bytes / 2**20 if memory else None,
+        "trainable_parameters": parameters.trainable if parameters else None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -17,7 +19,7 @@ def to_terminal(found: Rescored) -> Group:
     """Return a Rich renderable, values x 100."""
     cells = _cells(found)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in cells:
+    for name in map(str, cells):
         is_text = name in ("benchmark", "method", "class_order", "label", "group")
         # Narrow heads keep figures on one line in a narrow terminal.
         heading = Text(name if is_text else name.replace("_", " ").replace(" ", "\n"))
@@ -41,10 +43,10 @@ def to_csv(found: Rescored) -> str:
 def _cells(found: Rescored) -> pd.DataFrame:
     """Return the text of each cell, without the key."""
     rows = found.rows.drop(columns="key", errors="ignore")
-    return pd.DataFrame({name: [_cell(name, value, found.metrics) for value in rows[name]] for name in rows})
+    return pd.DataFrame({name: [_cell(name, value, found.metrics) for value in rows[name]] for name in map(str, rows)})
 
 
-def _cell(name: str, value: object, metrics: tuple[str, ...]) -> str:
+def _cell(name: str, value: Any, metrics: tuple[str, ...]) -> str:
     if value is None or pd.isna(value):
         return "-" if name in metrics or name == "train_images" else ""
     if isinstance(value, float) and name in metrics and not name.startswith(_COUNTS):

@@ -128,7 +128,7 @@ def _title(result: Result) -> str:
 
 
 def _facts(path: Path, result: Result) -> Iterable[RenderableType]:
-    job, method, where = result.job, result.method, result.environment
+    job, method = result.job, result.method
     options = " ".join(f"{name}={_plain(value)}" for name, value in job.benchmark_options.items())
     facts = {
         "key": f"{result.key} ({result.status})",
@@ -138,9 +138,7 @@ def _facts(path: Path, result: Result) -> Iterable[RenderableType]:
         and ", ".join(filter(None, (method.title, method.family, method.head, method.loss, method.wrap))),
         "options": method and " ".join(f"{name}={_plain(value)}" for name, value in method.options.items()),
         "backbone": result.backbone and _backbone(result),
-        "made": ", ".join(
-            filter(None, (result.finished, where and f"cml_bench {where.code_version}", _machine(result)))
-        ),
+        "made": ", ".join(filter(None, (result.finished, _machine(result)))),
         "data": result.data and "; ".join(_data(split, result) for split in result.data),
         "cost": _cost(result),
         "predictions": result.predictions
@@ -167,7 +165,8 @@ def _machine(result: Result) -> str | None:
     if where is None:
         return None
     packages = ", ".join(f"{name} {version}" for name, version in where.packages.items())
-    return f"Python {where.python}, {packages}, {where.device.kind} ({where.device.name}), {where.platform}"
+    code = f"cml_bench {where.code_version}, Python {where.python}"
+    return f"{code}, {packages}, {where.device.kind} ({where.device.name}), {where.platform}"
 
 
 def _data(split: str, result: Result) -> str:

@@ -95,6 +95,6 @@ def image_bytes(inputs: Inputs, rows: Tensor) -> int:
         if source.image_size is not None:
             height, width = source.image_size
             return len(rows) * 3 * height * width
-        if source.sizes is not None:
+        if source.sizes is not None and source.sizes[rows.numpy()].all():
             return 3 * int(source.sizes[rows.numpy()].prod(axis=1, dtype="int64").sum())
     return len(rows) * inputs.fetch(rows[:1], training=False).nbytes
