@@ -175,6 +175,7 @@ def test_a_picture_on_a_page_has_ids_of_its_own_and_the_colours_of_the_page(draw
         assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', text)) <= own
         assert not list(root.iter("{http://www.w3.org/2000/svg}style"))
         assert "var(--ink)" in text
+        assert "$" not in text, "a formula that nobody typesets"
         assert "#1b1f24" not in text
 
 

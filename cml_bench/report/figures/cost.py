@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
-from cml_bench.report.figures.labelling import beside_points
+from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, INK, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
@@ -34,7 +35,12 @@ def draw(section: Section, column: str) -> Picture | None:
     short, axis = COSTS[column]
     figure, axes = blank(5.4, 4.0)
     logarithmic = data["cost"].min() > 0 and data["cost"].max() > _LOG_FROM * data["cost"].min()
-    axes.set_xscale("log" if logarithmic else "linear")
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    # Plain figures: names are no formulas here, so powers would not be either.
+    axes.xaxis.set_major_formatter("{x:,g}")
     begins = percent_axis(axes, "y", data[["map_low", "map_high", "map"]])
     _draw_front(axes, data[data["pareto"]].sort_values("cost"))
     for row in data.itertuples():
@@ -48,18 +54,17 @@ def draw(section: Section, column: str) -> Picture | None:
     axes.set_xlabel(axis + (" (logarithmic)" if logarithmic else ""))
     axes.set_ylabel("last mAP (%)")
     ruled(axes, "both")
-    named = data[data["pareto"] | data["method"].map({method: look.shown for method, look in section.looks.items()})]
-    beside_points(
-        axes,
-        [(float(row.cost), float(row.map), section.looks[str(row.method)].name) for row in named.itertuples()],
-        [(float(x), float(y)) for x, y in data[["cost", "map"]].to_numpy()],
-    )
+    shown = {method: look for method, look in section.looks.items() if look.shown}
+    heights = data.set_index("method")["map"]
+    beside(axes, [(float(heights[method]), look) for method, look in shown.items() if method in heights], leaders=False)
+    grey = [section.looks[method].name for method in data.loc[data["pareto"], "method"] if method not in shown]
     bounds = [section.looks[method].name for method in data["method"] if method in section.bounds]
     lacking = [look.name for method, look in section.looks.items() if method not in set(data["method"])]
     caption = sentences(
         f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean.",
         "Ringed and joined: the Pareto front, methods that no other one beats on both.",
         f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
+        f"On the front, but in grey: {', '.join(grey)}." if grey else "",
         begins,
         f"Not measured: {', '.join(lacking)}." if lacking else "",
         also_grey(len(section.looks), SHOWN),

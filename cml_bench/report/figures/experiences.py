@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cml_bench.report.figures.labelling import beside_lines
+from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
@@ -26,7 +26,7 @@ def draw(section: Section) -> Picture:
         if look.shown:
             axes.fill_between(rows["experience"], rows["low"], rows["high"], color=look.colour, alpha=0.14, linewidth=0)
             ends.append((float(rows["map"].iloc[-1]), look))
-    beside_lines(axes, ends)
+    beside(axes, ends)
     _label_experiences(axes, section)
     axes.set_ylabel("mAP of seen labels (%)")
     ruled(axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -9,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from cml_bench.report.figures.picture import Picture
-from cml_bench.report.figures.style import FAINT, PAPER, SHOWN, blank, printable
+from cml_bench.report.figures.style import PAPER, SHOWN, Look, printable
 from cml_bench.report.figures.wording import in_csv, sentences
 from cml_bench.report.section import Section, first_order
 
@@ -22,6 +25,10 @@ _NAMED: Final = 120
 _NUMBERED: Final = 15
 """More labels than this are drawn without figures in the cells."""
 _LONGEST: Final = 18
+_STEP: Final = 1.6
+_ABOVE: Final = 0.25
+_BELOW: Final = 0.5
+"""Inches from one map to the next, above the first row of maps and below each row."""
 _COLOURS: Final = "cividis"
 """Even to the eye, with and without colour vision, and in grey."""
 _DARK: Final = 0.5
@@ -35,35 +42,8 @@ def draw(section: Section) -> Picture:
     order = first_order(section.runs)
     maps, names, n_seen = _maps(section, order)
     shown = [look for look in section.looks.values() if look.shown and look.method in maps]
-    across = min(_ACROSS, len(shown))
-    down = -(-len(shown) // across)
-    # Room for letters of a readable size, or for a map as high as wide.
-    height = max(1.3, (0.098 if len(names) <= _NAMED else 0.02) * len(names))
-    figure, grid = blank(1.5 + 1.6 * across, 0.6 + (height + 0.35) * down, nrows=down, ncols=across, squeeze=False)
-    scale = mpl.colors.Normalize(0, 100)
-    for axes, look in zip(grid.flat, shown, strict=False):
-        _draw_map(axes, maps[look.method], n_seen, scale)
-        axes.set_title(look.name, fontsize=8, loc="left", pad=3)
-    for axes in grid.flat[len(shown) :]:
-        axes.set_axis_off()
-    for axes in grid[:, 0]:
-        if len(names) <= _NAMED:
-            size = 7.5 if len(names) <= 40 else 6
-            axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=size)
-    for i, axes in enumerate(grid.flat[: len(shown)]):
-        if i + across >= len(shown):
-            axes.set_xlabel("experience", fontsize=8)
-    bar = figure.colorbar(
-        mpl.cm.ScalarMappable(scale, _COLOURS),
-        ax=grid,
-        orientation="vertical",
-        shrink=min(1.0, 2.2 / height),
-        aspect=18,
-    )
-    bar.set_label("average precision (%)", fontsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    figure = _drawn(shown, maps, names if len(names) <= _NAMED else (), n_seen)
     lacking = [look.name for look in section.looks.values() if look.shown and look.method not in maps]
-    data = _data(maps, names, n_seen, order)
     caption = sentences(
         f"Average precision of each label after each experience, class order {order}, mean over seeds.",
         "Labels are in order of arrival, a gap between experiences; a label that is forgotten grows dark to the right.",
@@ -72,7 +52,45 @@ def draw(section: Section) -> Picture:
         f"Without a job on this order: {', '.join(lacking)}." if lacking else "",
         in_csv(len(section.looks), SHOWN),
     )
+    data = _data(maps, names, n_seen, order)
     return Picture.settled("label_ap", "Average precision of every label", caption, data, figure, wide=True)
+
+
+def _drawn(shown: Sequence[Look], maps: dict[str, Values], names: Sequence[str], n_seen: tuple[int, ...]) -> Figure:
+    """Draw the maps side by side, in rows; places are computed here, in inches.
+
+    There are no ticks and no layout engine: of so many labels both take seconds.
+    """
+    across = min(_ACROSS, len(shown))
+    down = -(-len(shown) // across)
+    # Room for letters of a readable size, or for a map as high as wide.
+    height = max(1.3, (0.098 if names else 0.02) * n_seen[-1])
+    size = 7.5 if len(names) <= 40 else 6.0
+    named = [_short(name) for name in names]
+    left = 0.15 + 0.6 * size / 72 * max(map(len, named), default=0)
+    width, length = left + across * _STEP + 0.7, _ABOVE + down * (height + _BELOW)
+    figure = Figure(figsize=(width, length), dpi=200)
+
+    def add(x: float, y: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((x / width, 1 - (y + high) / length, wide / width, high / length))
+
+    scale = mpl.colors.Normalize(0, 100)
+    for i, look in enumerate(shown):
+        row, column = divmod(i, across)
+        axes = add(left + column * _STEP, _ABOVE + row * (height + _BELOW), _STEP - 0.1, height)
+        _draw_map(axes, maps[look.method], n_seen, scale)
+        axes.text(0, 1, look.name, transform=_shifted(axes.transAxes, figure, 3), va="bottom", fontsize=8)
+        if column == 0:
+            for c, name in enumerate(named):
+                axes.text(-0.6, c, name, ha="right", va="center", fontsize=size)
+        if i + across >= len(shown):
+            below = _shifted(axes.transAxes, figure, -16)
+            axes.text(0.5, 0, "experience", transform=below, ha="center", va="top", fontsize=8)
+    bar = add(left + across * _STEP + 0.05, _ABOVE, 0.12, min(2.2, height))
+    colours = figure.colorbar(mpl.cm.ScalarMappable(scale, _COLOURS), cax=bar)
+    colours.set_label("average precision (%)", fontsize=8)
+    colours.outline.set_visible(False)  # type: ignore[operator]
+    return figure
 
 
 def _maps(section: Section, order: str) -> tuple[dict[str, Values], tuple[str, ...], tuple[int, ...]]:
@@ -96,18 +114,20 @@ def _draw_map(axes: Axes, values: Values, n_seen: tuple[int, ...], scale: Any) -
     axes.imshow(values, cmap=_COLOURS, norm=scale, aspect="auto", interpolation="none")
     for boundary in n_seen[:-1]:
         axes.axhline(boundary - 0.5, color=PAPER, linewidth=0.8)
-    ticks = np.arange(experiences)[:: max(1, -(-experiences // 8))]
-    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
-    axes.set_yticks([])
-    axes.tick_params(length=0, pad=2)
-    axes.spines[:].set_visible(False)
+    axes.set_axis_off()
+    below = _shifted(axes.get_xaxis_transform(), axes.figure, -4)  # type: ignore[arg-type]
+    for t in range(experiences)[:: max(1, -(-experiences // 8))]:
+        axes.text(t, 0, str(t + 1), transform=below, ha="center", va="top", fontsize=7)
     if n_labels <= _NUMBERED and experiences <= _NUMBERED:
         for (c, t), value in np.ndenumerate(values):
             if np.isfinite(value):
                 colour = "#fffffe" if value / 100 < _DARK else "#000000"
                 axes.text(t, c, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
-    elif not n_labels <= _NAMED:
-        axes.set_ylabel("labels", color=FAINT, fontsize=7)
+
+
+def _shifted(transform: Transform, figure: Figure, points: float) -> Transform:
+    """Return a transform moved up by so many points, whatever the resolution."""
+    return transform + ScaledTranslation(0, points / 72, figure.dpi_scale_trans)
 
 
 def _data(maps: dict[str, Values], names: tuple[str, ...], n_seen: tuple[int, ...], order: str) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pandas as pd
 
 from cml_bench.report.figures.picture import Picture
@@ -13,6 +15,9 @@ from cml_bench.report.section import bounds_of
 from cml_bench.report.statistics import SIGNIFICANCE
 from cml_bench.report.tables import BenchmarkTable
 from cml_bench.report.verdict import format_p
+
+_NARROW: Final = 12
+"""More methods than this need the width of a page."""
 
 
 def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
@@ -41,7 +46,9 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     p_values = ranking.p_values if ranking.p < SIGNIFICANCE else ranking.p_values * 0 + 1.0
     names = {method: looks[method].name for method in whole}
     colours = {looks[m].name: looks[m].colour if looks[m].shown else OTHER for m in whole}
-    figure, axes = blank(7.2, 1.1 + 0.19 * (len(whole) // 2 + _levels(ranking, p_values)))
+    wide = len(whole) > _NARROW
+    height = 0.9 + 0.17 * ((len(whole) + 1) // 2 + _levels(ranking, p_values))
+    figure, axes = blank(9.6 if wide else 5.4, height)
     drawn = critical_difference_diagram(
         ranking.average_ranks.rename(names),
         p_values.rename(index=names, columns=names),
@@ -67,9 +74,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
         f"Bounds, not ranked: {', '.join(looks[method].name for method in sorted(bounds))}." if bounds else "",
         f"Not ranked, for lack of blocks: {', '.join(absent)}." if absent else "",
     )
-    return Picture.settled(
-        "critical_difference", "Average ranks", caption, _data(ranking, p_values), figure, wide=len(whole) > 10
-    )
+    return Picture.settled("critical_difference", "Average ranks", caption, _data(ranking, p_values), figure, wide=wide)
 
 
 def _levels(ranking: Ranking, p_values: pd.DataFrame) -> int:

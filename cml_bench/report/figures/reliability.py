@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cml_bench.report.calibration import BINS, Calibration
-from cml_bench.report.figures.labelling import beside_lines
+from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import only_shown, sentences
@@ -27,7 +27,7 @@ def draw(section: Section, calibration: Calibration) -> Picture:
         if len(drawn):
             ends.append((100 * float(drawn["observed"].iloc[-1]), look))
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="predicted probability (%)", ylabel="share of labels present (%)")
-    beside_lines(axes, ends)
+    beside(axes, ends)
     ruled(axes, "both")
     said = ", ".join(f"{section.looks[method].name} {100 * error:.1f}" for method, error in calibration.errors.items())
     caption = sentences(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cml_bench.report.figures.labelling import beside_points
+from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
@@ -23,24 +23,24 @@ def draw(section: Section) -> Picture | None:
     data = _data(section)
     if data.empty:
         return None
-    figure, axes = blank(5.4, 4.3)
-    ends = data[["learnt", "kept"]].to_numpy()
-    words = {percent_axis(axes, "x", ends[:, 0]), percent_axis(axes, "y", ends[:, 1])} - {""}
-    low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
-    if high > low:
-        axes.plot([low, high], [low, high], color=FAINT, linewidth=0.7, linestyle=(0, (4, 3)))
-        axes.text(
-            high,
-            high,
-            "nothing forgotten  ",
-            ha="right",
-            va="bottom",
-            fontsize=7,
-            color=FAINT,
-            rotation=45,
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-        ).set_in_layout(False)
+    figure, axes = blank(5.4, 4.9)
+    # One scale for both, so that the diagonal is one.
+    spans = data[["learnt_low", "learnt_high", "kept_low", "kept_high", "learnt", "kept"]]
+    begins = percent_axis(axes, "x", spans)
+    percent_axis(axes, "y", spans)
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color=FAINT, linewidth=0.7, linestyle=(0, (4, 3)))
+    axes.text(
+        low,
+        low + 0.015 * (high - low),
+        "    nothing forgotten",
+        va="bottom",
+        fontsize=7,
+        color=FAINT,
+        rotation=45,
+        rotation_mode="anchor",
+        transform_rotates_text=True,
+    ).set_in_layout(False)
     named = []
     for row in data.itertuples():
         look = section.looks[str(row.method)]
@@ -48,17 +48,17 @@ def draw(section: Section) -> Picture | None:
             bars = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
             axes.plot([row.learnt_low, row.learnt_high], [row.kept, row.kept], **bars)
             axes.plot([row.learnt, row.learnt], [row.kept_low, row.kept_high], **bars)
-            named.append((float(row.learnt), float(row.kept), look.name))
+            named.append((float(row.kept), look))
         axes.plot([row.learnt], [row.kept], linestyle="", **look.of_marker)
     axes.set_xlabel("plasticity: mAP of labels right after they were learnt (%)")
     axes.set_ylabel("mAP of the same labels at the end (%)")
     ruled(axes, "both")
-    beside_points(axes, named, [(float(x), float(y)) for x, y in ends])
+    beside(axes, named, leaders=False)
     caption = sentences(
         "Right: learns new labels well. Below the dashed diagonal: has forgotten, by the distance down to the point;",
         "above it: has gained. Means over the labels of all experiences but the last, on fixed images; thin crosses",
         "are intervals over seeds and class orders.",
-        *sorted(words),
+        begins.replace("horizontal axis begins", "axes begin"),
         also_grey(len(section.looks), SHOWN),
     )
     return Picture.settled("plasticity_forgetting", "Plasticity and forgetting", caption, data, figure)

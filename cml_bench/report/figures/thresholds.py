@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cml_bench.report.calibration import Calibration
-from cml_bench.report.figures.labelling import beside_lines
+from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import only_shown, sentences
@@ -26,7 +26,7 @@ def draw(section: Section, calibration: Calibration) -> Picture:
     axes.set_xlim(0, 1)
     axes.set_xlabel("threshold on the probability")
     axes.set_ylabel("class F1 (macro) of seen labels (%)")
-    beside_lines(axes, ends)
+    beside(axes, ends)
     ruled(axes)
     caption = sentences(
         "Mean F1 of the labels after the last experience, where a label is said to be present above a threshold.",
