@@ -118,6 +118,14 @@ def test_sine_positions_in_plain_numbers():
             assert torch.allclose(found[row * width + column], torch.tensor(expected), atol=1e-6)
 
 
+def test_positions_are_in_queries_and_keys_and_never_in_what_is_read():
+    """Where all positions hold the same, it makes no difference how one looks at them."""
+    head = grown(Query2LabelHead, width=16, encoder_layers=2)
+    same = torch.randn(B, D)
+    spread = same[:, :, None, None].expand(-1, -1, H, W)
+    assert torch.allclose(head(spread).logits, head(same).logits, atol=1e-5)
+
+
 def test_query2label_knows_where_things_are():
     head = grown(Query2LabelHead, width=16)
     features = torch.randn(B, D, H, W)
