@@ -237,11 +237,13 @@ def _collected(results: Path | str | Iterable[Path | str]) -> pd.DataFrame:
     """Return the jobs of one or more results folders; a file in several of them counts once."""
     import pandas as pd
 
-    from cml_bench.report.collect import collect
+    from cml_bench.report.collect import collect, without_conflicts
 
     folders = [results] if isinstance(results, (str, Path)) else list(results)
     frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
-    return frame[~frame["path"].map(os.path.realpath).duplicated()] if len(folders) > 1 else frame
+    if len(folders) == 1:
+        return frame
+    return without_conflicts(frame[~frame["path"].map(os.path.realpath).duplicated()])
 
 
 def _jobs(count: int) -> str:

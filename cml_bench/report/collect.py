@@ -60,7 +60,7 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     """Read result files, and every result file below folders.
 
     Nothing is left out: a failed job is a row with status ``failed`` and its error, a file that cannot be read as a
-    result a row with status ``unreadable`` and the reason.
+    result a row with status ``unreadable`` and the reason; so are two results of one job that differ.
 
     Args:
         results: Result files, and folders that are searched for ``**/*.json``; a file's predictions lie beside it with
@@ -83,7 +83,34 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     rows = [_read(path) for path in result_files(results)]
     metrics = sorted({name for row in rows for name in row} - set(JOB_COLUMNS))
     frame = pd.DataFrame(rows, columns=[*JOB_COLUMNS, *metrics])
-    return frame.astype(dict.fromkeys([*COST_COLUMNS, *metrics], "float64"))
+    return without_conflicts(frame.astype(dict.fromkeys([*COST_COLUMNS, *metrics], "float64")))
+
+
+def without_conflicts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which jobs with two different results are ``unreadable``, each naming the other file.
+
+    Nobody can say which of the two is right. The same figures twice are one job that was run twice, which is no
+    conflict.
+
+    Args:
+        frame: What ``collect`` returned, or several of it joined.
+    """
+    same = ["key", "benchmark", "benchmark_options", "method", "class_order", "seed"]
+    done = frame[(frame["status"] == "ok") & frame["key"].notna()]
+    again = done[done.duplicated(same, keep=False)]
+    metrics = [name for name in frame if name not in JOB_COLUMNS]
+    frame = frame.copy()
+    for _, jobs in again.groupby(same):
+        differing = jobs[metrics].nunique(dropna=False) > 1
+        if not differing.any():
+            continue
+        name = str(differing.idxmax())
+        for index, path in jobs["path"].items():
+            other = jobs[jobs["path"] != path].iloc[0]
+            values = f"{name}: {jobs.at[index, name]:g} against {other[name]:g}"
+            reason = f"{other['path']} has the same key and another content ({values}): delete one of the two"
+            frame.loc[index, ["status", "error"]] = ["unreadable", reason]
+    return frame
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from cml_bench import compare
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.collect import collect
 from cml_bench.report.export import export_results
@@ -292,3 +293,20 @@ def every_way(tree: Any) -> Iterator[list[Any]]:
     for step, deeper in steps:
         yield [step]
         yield from ([step, *way] for way in every_way(deeper))
+
+
+def test_two_results_of_one_job_are_both_set_apart(store: Any, change: Any, tmp_path: Path) -> None:
+    one, other = store(tmp_path / "a"), store(tmp_path / "b")
+    store(tmp_path / "b", seed=1)
+    change(other, "cost", "seconds", "training", to=9.0)
+    assert collect(tmp_path)["status"].tolist() == ["ok"] * 3, "the same figures twice are no conflict"
+    change(other, "metrics", "summary", "last_map", to=0.25)
+    frame = collect(tmp_path).set_index("path")
+    assert frame["status"].tolist() == ["unreadable", "unreadable", "ok"]
+    for path, twin in ((one, other), (other, one)):
+        assert str(twin) in frame.loc[str(path), "error"]
+        assert "last_map: 0." in frame.loc[str(path), "error"]
+    table = compare(tmp_path)
+    assert len(table.unreadable) == 2
+    assert table.benchmarks[0].rows["n"].tolist() == [1]
+    assert len(compare([tmp_path / "a", tmp_path / "b"]).unreadable) == 2
