@@ -24,10 +24,8 @@ RANKS = {
     **dict.fromkeys(("training", "memory"), 6),
     "runs": 7,
     "report": 8,
-    **dict.fromkeys(
-        ("api", "cli", "compare_command", "data_commands", "results_commands", "run_commands", "terminal", "__init__"),
-        9,
-    ),
+    **dict.fromkeys(("api", "cli", "terminal", "__init__"), 9),
+    **dict.fromkeys((path.stem for path in PACKAGE.glob("*_command*.py")), 9),
     **dict.fromkeys((path.stem for path in PACKAGE.glob("testing*.py")), 9),
 }
 """Data flows one way: a module imports from its own rank or to the left of it."""

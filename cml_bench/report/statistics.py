@@ -179,13 +179,11 @@ def holm(p_values: npt.ArrayLike) -> Values:
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
+    # Three lines, and not statsmodels' function, because that collects garbage each time: 0.1 s a table.
     corrected = np.array(p_values, dtype=np.float64)
-    tested = ~np.isnan(corrected)
-    if tested.any():
-        # Imported here because only tables with a baseline need it.
-        from statsmodels.stats.multitest import multipletests
-
-        corrected[tested] = multipletests(corrected[tested], method="holm")[1]
+    order = np.argsort(corrected)[: np.count_nonzero(~np.isnan(corrected))]
+    stepped = np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1))
+    corrected[order] = np.minimum(stepped, 1.0)
     return corrected
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.statistics import (
@@ -137,6 +138,13 @@ def test_holm_steps_down(p: list[float]) -> None:
         running = max(running, min(1.0, (len(tested) - rank) * value))
         assert found[i] == pytest.approx(running)
     assert all(math.isnan(found[i]) == math.isnan(value) for i, value in enumerate(p))
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 5, 9):
+        p = generator.choice([0.001, 0.01, 0.02, 0.04, 0.3, 1.0], size=n)
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_every_method_is_compared_over_the_blocks_it_shares() -> None:

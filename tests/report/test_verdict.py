@@ -87,9 +87,9 @@ def test_chance_is_seldom_called_real() -> None:
     for k in (2, 4):
         called = [
             verdict(blocks(3, 3, **{f"m{i}": list(generator.normal(size=9)) for i in range(k)}), "x").real
-            for _ in range(300)
+            for _ in range(200)
         ]
-        assert np.mean(called) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
+        assert np.mean(called) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_ranks_over_benchmarks() -> None:

@@ -132,6 +132,5 @@ def test_comparing_a_thousand_runs(benchmark: Any, stored: Path, options: tuple[
     benchmark.extra_info["processor seconds"] = round(min(busy), 2)
     size = sum(path.stat().st_size for path in stored.rglob("*.json")) / 1e6
     count = sum(1 for path in stored.rglob("*.json") if json.loads(path.read_text())["status"] == "ok")
-    print(
-        f"\ncompare {' '.join(options)}: {count} runs, {size:.0f} MB, {min(seconds):.1f} s, {min(busy):.1f} s of a core"
-    )  # noqa: T201
+    took = f"{min(seconds):.1f} s, {min(busy):.1f} s of a core"
+    print(f"\ncompare {' '.join(options)}: {count} runs, {size:.0f} MB, {took}")  # noqa: T201
