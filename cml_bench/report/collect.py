@@ -107,7 +107,7 @@ def without_conflicts(frame: pd.DataFrame) -> pd.DataFrame:
         name = str(differing.idxmax())
         for index, path in jobs["path"].items():
             other = jobs[jobs["path"] != path].iloc[0]
-            values = f"{name}: {jobs.at[index, name]:g} against {other[name]:g}"
+            values = f"{name}: {float(jobs[name][index]):g} against {float(other[name]):g}"
             reason = f"{other['path']} has the same key and another content ({values}): delete one of the two"
             frame.loc[index, ["status", "error"]] = ["unreadable", reason]
     return frame
