@@ -13,6 +13,7 @@ import pandas as pd
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
+from cml_bench.report.figures.files import FigureFiles
 from cml_bench.report.figures.picture import write
 from cml_bench.report.label_groups import CUTS
 from cml_bench.report.parts import Overall, make_overall, make_parts
@@ -43,7 +44,10 @@ def write_page(
         raise CmlBenchError(f"{output} is no page: give a file that ends in .html")
     comparison = compare(frame, metrics, cost=True)
     sections = [make_section(table, frame) for table in comparison.benchmarks]
-    folder = figures_folder(output) if figures else None
+    with FigureFiles(figures_folder(output) if figures else None) as files:
+        parts = make_parts(sections, files)
+        several = sum(bool(section.runs) for section in sections) > 1
+        overall = _overall(frame, metrics, files) if several else None
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     loader = jinja2.FileSystemLoader(_PAGE)
     environment = jinja2.Environment(
@@ -51,8 +55,8 @@ def write_page(
     )
     page = environment.get_template("report.html.j2").render(
         title=_title(sections),
-        parts=make_parts(sections, folder),
-        overall=_overall(frame, metrics, folder) if sum(bool(section.runs) for section in sections) > 1 else None,
+        parts=parts,
+        overall=overall,
         notes=comparison.notes,
         cuts=CUTS,
         failed=_failed(frame),
@@ -79,9 +83,9 @@ def _title(sections: Sequence[Section]) -> str:
     return f"Results on {len(sections)} benchmarks" if sections else "Results"
 
 
-def _overall(frame: pd.DataFrame, metrics: Sequence[str] | None, folder: Path | None) -> Overall:
+def _overall(frame: pd.DataFrame, metrics: Sequence[str] | None, files: FigureFiles) -> Overall:
     first = metrics[:1] if metrics else None
-    return make_overall(compare(frame, first, columns="benchmark").benchmarks[0], folder)
+    return make_overall(compare(frame, first, columns="benchmark").benchmarks[0], files)
 
 
 def _failed(frame: pd.DataFrame) -> list[dict[str, str]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from cml_bench.report.commands import reproducing_command
+from cml_bench.report.figures.files import FigureFiles
 from cml_bench.report.figures.gallery import draw_all, draw_overall
 from cml_bench.report.figures.glyphs import glyph
-from cml_bench.report.figures.picture import FORMATS, Picture, write
+from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import plain
 from cml_bench.report.gaps import gaps
 from cml_bench.report.grid import Grid, make_grid
@@ -80,26 +79,26 @@ class Overall:
     gaps: tuple[str, ...]
 
 
-def make_parts(sections: Sequence[Section], folder: Path | None) -> list[Part]:
-    """Draw and describe every section; write pictures into a folder, if there is one."""
-    return [_part(name, section, folder) for name, section in zip(_identities(sections), sections, strict=True)]
+def make_parts(sections: Sequence[Section], files: FigureFiles) -> list[Part]:
+    """Draw and describe every section; have pictures written as files."""
+    return [_part(name, section, files) for name, section in zip(_identities(sections), sections, strict=True)]
 
 
-def make_overall(table: BenchmarkTable, folder: Path | None) -> Overall:
+def make_overall(table: BenchmarkTable, files: FigureFiles) -> Overall:
     """Draw and describe a table of methods by benchmarks."""
     pictures, lacking = draw_overall(table)
-    plates = tuple(_plate(picture, OVERALL, folder) for picture in pictures)
+    plates = tuple(_plate(picture, OVERALL, files) for picture in pictures)
     return Overall(make_grid(table), plates, tuple(lacking))
 
 
-def _part(identity: str, section: Section, folder: Path | None) -> Part:
+def _part(identity: str, section: Section, files: FigureFiles) -> Part:
     pictures, lacking = draw_all(section)
     return Part(
         identity=identity,
         section=section,
         summary=summarize(section),
         glyphs={method: glyph(look) for method, look in section.looks.items() if look.shown},
-        plates=tuple(_plate(picture, identity, folder) for picture in pictures),
+        plates=tuple(_plate(picture, identity, files) for picture in pictures),
         gaps=(*gaps(section), *lacking),
         commands={
             method: reproducing_command(section.table.benchmark, section.runs_of(method)) for method in section.looks
@@ -108,14 +107,11 @@ def _part(identity: str, section: Section, folder: Path | None) -> Part:
     )
 
 
-def _plate(picture: Picture, part: str, folder: Path | None) -> Plate:
-    files = {}
-    if folder is not None:
-        for kind in FORMATS:
-            write(folder / part / f"{picture.name}.{kind}", picture.rendered(kind))
-            files[kind] = quote(f"{folder.name}/{part}/{picture.name}.{kind}")
+def _plate(picture: Picture, part: str, files: FigureFiles) -> Plate:
     identity = f"{part}-{picture.name}"
-    return Plate(picture, identity, picture.inline(identity), files)
+    # The page's part comes first: it leaves the SVG file done.
+    svg = picture.inline(identity)
+    return Plate(picture, identity, svg, files.add(part, picture))
 
 
 def _identities(sections: Sequence[Section]) -> list[str]:

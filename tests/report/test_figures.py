@@ -20,9 +20,9 @@ from sklearn.metrics import average_precision_score, f1_score
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.report.calibration import THRESHOLDS, calibrate
 from cml_bench.report.figures import cost, experiences, labels, ranks, reliability, retention, thresholds
+from cml_bench.report.figures.files import FORMATS
 from cml_bench.report.figures.gallery import draw_all
 from cml_bench.report.figures.labelling import spread
-from cml_bench.report.figures.picture import FORMATS
 from cml_bench.report.figures.style import SHOWN, drawing, make_looks, short_names
 
 METHODS = ("joint", "er memory_size=200", "er memory_size=500", "naive")
@@ -98,6 +98,22 @@ def test_bounds_are_on_no_front_and_have_no_rank(drawing_section: Make) -> None:
     assert "joint" in by_time.caption
     assert set(ranked.data["method"]) == set(METHODS[1:])
     assert "Bounds, not ranked: joint" in ranked.caption
+
+
+def test_a_method_that_lacks_jobs_takes_no_blocks_from_others(drawing_section: Make) -> None:
+    methods = ("er", "dlfl", "lwf", "naive")
+
+    def lose_one(document: dict[str, Any]) -> None:
+        if document["job"]["method"] == "naive" and document["job"]["seed"] == 2:
+            document["job"]["method"] = "ewc"
+
+    section = drawing_section(methods, change=lose_one)
+    with drawing():
+        ranked = ranks.draw(section.table, section.looks)
+    assert set(ranked.data["method"]) == {"er", "dlfl", "lwf"}
+    assert "over 6 blocks" in ranked.caption
+    assert "naive (4 of 6)" in ranked.caption
+    assert "ewc (2 of 6)" in ranked.caption
 
 
 def test_f1_over_thresholds_is_scikit_learns(drawing_section: Make) -> None:

@@ -19,7 +19,7 @@ from cml_bench.cli import app
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.collect import collect
 from cml_bench.report.commands import reproducing_command
-from cml_bench.report.figures.picture import FORMATS
+from cml_bench.report.figures.files import FORMATS
 from cml_bench.report.history import read_history
 from cml_bench.report.html import figures_folder
 from cml_bench.report.rescore import rescore
@@ -141,7 +141,7 @@ def test_everything_missing_is_listed(stored_runs: Write, as_failed: Any, tmp_pa
     assert "digits_3_0_0.json: " in text
     assert "delete it and run the job again" in text
     assert "Missing or unreadable: er (default, seed 0)" in text
-    assert "Not ranked, for lack of blocks" in text
+    assert "Average ranks are not drawn: ranks need 3 methods" in text
 
 
 def test_each_benchmark_has_its_section_and_all_have_one_together(stored_runs: Write, tmp_path: Path) -> None:

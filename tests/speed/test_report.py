@@ -1,4 +1,4 @@
-"""What reading and comparing 1,000 stored runs costs, each of 8 experiences x 80 labels.
+"""What comparing and reporting 1,000 stored runs costs, each of 8 experiences x 80 labels.
 
 Run with ``pytest -s tests/speed``; seconds are printed and kept as ``extra_info``. Nothing fails on a clock.
 """
@@ -6,6 +6,7 @@ Run with ``pytest -s tests/speed``; seconds are printed and kept as ``extra_info
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -134,3 +135,36 @@ def test_comparing_a_thousand_runs(benchmark: Any, stored: Path, options: tuple[
     count = sum(1 for path in stored.rglob("*.json") if json.loads(path.read_text())["status"] == "ok")
     took = f"{min(seconds):.1f} s, {min(busy):.1f} s of a core"
     print(f"\ncompare {' '.join(options)}: {count} runs, {size:.0f} MB, {took}")  # noqa: T201
+
+
+@pytest.fixture(scope="module")
+def stored_with_predictions(stored: Path) -> Path:
+    """Lay predictions beside the results: the same bytes a thousand times, as one file."""
+    first = stored / "predictions.npz"
+    predictions().save(first)
+    for path in stored.rglob("*.json"):
+        os.link(first, path.with_suffix(".npz"))
+    return stored
+
+
+@pytest.mark.parametrize("figures", ["--figures", "--no-figures"])
+def test_reporting_a_thousand_runs(benchmark: Any, stored_with_predictions: Path, figures: str, tmp_path: Path) -> None:
+    """The whole command in a process of its own, on 2 cores: at most 15 s, and a page of at most 3 MB."""
+    page, seconds, busy = tmp_path / "report.html", [], []
+
+    def call() -> None:
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "cml_bench.cli", "report", str(stored_with_predictions), "-o", str(page)]
+        done = subprocess.run([*command, figures], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == 0, done.stderr
+        assert "1000 finished jobs" in page.read_text()
+
+    benchmark.pedantic(call, rounds=2)
+    size = page.stat().st_size / 1e6
+    benchmark.extra_info |= {"seconds": round(min(seconds), 2), "processor seconds": round(min(busy), 2)}
+    assert size <= 3
+    took = f"{min(seconds):.1f} s, {min(busy):.1f} s of processor time"
+    print(f"\nreport {figures}: page of {size:.2f} MB, {took}")  # noqa: T201

@@ -17,7 +17,6 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
 from cml_bench.report.figures.style import VARIABLES, drawing
 
-FORMATS: Final = ("png", "svg", "pdf", "csv")
 _SVG: Final = "http://www.w3.org/2000/svg"
 _LINK: Final = "{http://www.w3.org/1999/xlink}href"
 # Neither a date nor a version: the same results give the same bytes.
@@ -57,7 +56,7 @@ class Picture:
         return cls(name, title, caption, data, figure, **more)
 
     def rendered(self, kind: str) -> bytes:
-        """Return the content of a file of one of ``FORMATS``."""
+        """Return the content of a ``png``, ``svg``, ``pdf`` or ``csv`` file."""
         if kind == "csv":
             return self.data.to_csv(index=False, lineterminator="\n").encode()
         return self._svg if kind == "svg" else self._saved(kind)
