@@ -105,11 +105,11 @@ def without_conflicts(frame: pd.DataFrame) -> pd.DataFrame:
         if not differing.any():
             continue
         name = str(differing.idxmax())
-        for index, path in jobs["path"].items():
+        for (index, path), value in zip(jobs["path"].items(), jobs[name], strict=True):
             other = jobs[jobs["path"] != path].iloc[0]
-            values = f"{name}: {float(jobs[name][index]):g} against {float(other[name]):g}"
+            values = f"{name}: {value:g} against {float(other[name]):g}"
             reason = f"{other['path']} has the same key and another content ({values}): delete one of the two"
-            frame.loc[index, ["status", "error"]] = ["unreadable", reason]
+            frame.loc[[index], ["status", "error"]] = ["unreadable", reason]
     return frame
 
 
