@@ -53,8 +53,8 @@ def forecast(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> p
     measured = frame.loc[frame["status"] == "ok", ["path", "seconds"]].astype({"path": str})
     known = rows[["path", "benchmark", "options", "method"]].merge(measured, on="path")
     for keys in (["benchmark", "options", "method"], ["benchmark", "options"]):
-        means = known.groupby(keys, as_index=False)["seconds"].mean().rename(columns={"seconds": "mean"})
-        estimate = rows.merge(means, on=keys, how="left")["mean"]
+        means = known.groupby(keys)["seconds"].mean().rename("mean")
+        estimate = rows.join(means, on=keys)["mean"]
         rows["seconds"] = estimate if "seconds" not in rows else rows["seconds"].fillna(estimate)
     return rows.drop(columns="path")
 
@@ -93,7 +93,7 @@ def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
     return Group(
         grid,
         Text(
-            f"{len(rows)} jobs: {(rows['status'] == 'done').sum()} done, {failed} failed, {len(runs)} to run"
+            f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {(rows['status'] == 'done').sum()} done, {failed} failed, {len(runs)} to run"
             + (f" ({told}{beside})" if len(runs) else "")
         ),
     )

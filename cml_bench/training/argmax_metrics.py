@@ -14,6 +14,7 @@ from avalanche.evaluation.metrics import (
     TopkAccuracy,
 )
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 
 from cml_bench.errors import CmlBenchError
@@ -33,13 +34,18 @@ def refuse_argmax_metrics(learner: BaseSGDTemplate[Any, Any, Any]) -> None:
     """Refuse a learner that would report where the largest logit is, as if an image had one class.
 
     Avalanche's accuracies, and the forgetting and transfer that it computes from them, run on multi-hot labels and give
-    numbers without a meaning.
+    numbers without a meaning. The evaluator that Avalanche gives a learner whose maker named none is emptied.
 
     Raises:
-        CmlBenchError: If an evaluator among the learner's plugins holds such a metric.
+        CmlBenchError: If an evaluator among the learner's plugins holds such a metric by choice.
     """
+    unasked = [str(metric) for metric in default_evaluator().metrics]
     for plugin in learner.plugins:
-        for metric in plugin.metrics if isinstance(plugin, EvaluationPlugin) else ():
+        if not isinstance(plugin, EvaluationPlugin):
+            continue
+        if [str(metric) for metric in plugin.metrics] == unasked:
+            plugin.metrics, plugin.loggers = [], []
+        for metric in plugin.metrics:
             if any(isinstance(part, _ARGMAX) for part in vars(metric).values()):
                 raise CmlBenchError(
                     f"metric {metric} compares the largest logit with the largest label, which means nothing where an "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
@@ -96,7 +98,7 @@ class Ray(Engine):
         own = not ray.is_initialized()
         if own:
             try:
-                ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR")
+                ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:
                 raise CmlBenchError(
                     f"no Ray cluster at {self.address or 'this machine'} ({in_one_line(error)})"
@@ -148,8 +150,11 @@ def _store(files: Files, results: Path) -> None:
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         path = results / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = files[name]
-        replace_file(path, lambda file, content=content: file.write(content))
+        replace_file(path, partial(_write, files[name]))
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def _work(
