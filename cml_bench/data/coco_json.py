@@ -92,6 +92,8 @@ def _read(path: Path, shorten: Callable[[str], str] | None, size: int) -> Instan
         if key in _READERS:
             if blocks is None:
                 raise ValueError(f"{key!r} is no list")
+            if key in columns:
+                raise ValueError(f"key {key!r} comes twice")
             parts = [_block(key, entries) for entries in blocks]
             columns[key] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for key in _READERS:
@@ -114,15 +116,22 @@ def _block(key: str, entries: list[Any]) -> Columns:
 def _images(entries: Entries) -> Columns:
     return {
         "image_ids": _integers(entries, "id"),
-        "files": np.array([str(entry["file_name"]) for entry in entries], dtype=np.str_),
-        "sizes": np.array(
-            [(int(entry.get("height") or 0), int(entry.get("width") or 0)) for entry in entries], dtype=np.int32
-        ).reshape(-1, 2),
+        "files": np.array(_texts(entries, "file_name"), dtype=np.str_),
+        "sizes": _sizes(entries),
     }
 
 
+def _sizes(entries: Entries) -> npt.NDArray[np.int32]:
+    found = [(entry.get("height") or 0, entry.get("width") or 0) for entry in entries]
+    sizes = np.array(found, dtype=np.float64).reshape(-1, 2)
+    wrong = ~((sizes >= 0) & (sizes < 2**31) & (sizes == np.floor(sizes))).all(axis=1)
+    if wrong.any():
+        raise ValueError(f"an image has height and width {found[int(np.argmax(wrong))]!r:.60}")
+    return sizes.astype(np.int32)
+
+
 def _categories(entries: Entries) -> Columns:
-    names = [str(entry["name"]) for entry in entries]
+    names = _texts(entries, "name")
     if not all(names):
         raise ValueError("a category has an empty name")
     return {"category_ids": _integers(entries, "id"), "category_names": np.array(names, dtype=np.str_)}
@@ -133,19 +142,46 @@ def _annotations(entries: Entries) -> Columns:
     boxed = np.array(list(map(bool, boxes)), dtype=np.bool_)
     if not set(map(len, boxes)) <= {0, 4}:
         odd = next(box for box in boxes if len(box) not in (0, 4))
-        raise ValueError(f"the bbox {odd} is not four numbers")
-    xywh = np.array([box or NO_BOX for box in boxes], dtype=np.float32).reshape(-1, 4)
-    if not np.isfinite(xywh).all():
-        raise ValueError("a bbox is not four numbers")
-    areas = np.array([entry.get("area") for entry in entries], dtype=np.float32)
+        raise ValueError(f"the bbox {odd!r:.60} is not four numbers")
+    xywh = _numbers([box or NO_BOX for box in boxes], "a bbox is not four numbers").reshape(-1, 4)
+    turned = (xywh[:, 2:] < 0).any(axis=1)
+    if turned.any():
+        raise ValueError(f"the bbox {boxes[int(np.argmax(turned))]} has a negative width or height")
+    areas = [entry.get("area") for entry in entries]
+    known = _numbers([0.0 if area is None else area for area in areas], "an area is no number")
+    if (known < 0).any():
+        raise ValueError(f"the area {areas[int(np.argmin(known))]} is negative")
+    crowd = [entry.get("iscrowd") or 0 for entry in entries]
+    if not {*crowd} <= {0, 1}:
+        raise ValueError(f"iscrowd is {next(value for value in crowd if value not in (0, 1))!r:.40}, neither 0 nor 1")
     return {
         "image_of": _integers(entries, "image_id"),
         "category_of": _integers(entries, "category_id"),
-        "crowd": np.array([entry.get("iscrowd") for entry in entries], dtype=np.bool_),
+        "crowd": np.array(crowd, dtype=np.bool_),
         "boxed": boxed,
         "xywh": xywh,
-        "areas": np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas),
+        "areas": np.where([area is None for area in areas], xywh[:, 2] * xywh[:, 3], known),
     }
+
+
+def _numbers(values: list[Any], otherwise: str) -> npt.NDArray[np.float32]:
+    """Return values as numbers that are there and finite."""
+    found = np.array(values)
+    if found.dtype.kind not in "iuf":
+        raise ValueError(otherwise)
+    with np.errstate(over="ignore"):
+        numbers = found.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError(otherwise)
+    return numbers
+
+
+def _texts(entries: Entries, key: str) -> list[str]:
+    values = [entry[key] for entry in entries]
+    if not set(map(type, values)) <= {str}:
+        odd = next(value for value in values if type(value) is not str)
+        raise ValueError(f"the {key} {str(odd)[:40]!r} is no text")
+    return values
 
 
 def _integers(entries: Entries, key: str) -> Integers:

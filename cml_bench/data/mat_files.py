@@ -5,6 +5,7 @@ Indices in these files count from 1.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
-from cml_bench.data.table import Ids, LabelTable, Texts
+from cml_bench.data.mat_check import check_mat
+from cml_bench.data.table import Ids, LabelTable, Texts, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import OUT_OF_SCOPE
 
@@ -29,8 +31,13 @@ def load_mat(path: Path, *variables: str) -> dict[str, Any]:
         CmlBenchError: If the file is no MATLAB 5 file, is damaged, or lacks a variable.
     """
     try:
-        # Given by name, other variables of the file are not even unpacked.
-        found = loadmat(path, simplify_cells=True, variable_names=variables)
+        content = path.read_bytes()
+        if content[124:126] not in (b"\x00\x02", b"\x02\x00"):
+            check_mat(content)
+        # Given by name, other variables of the file are not made.
+        found = loadmat(BytesIO(content), simplify_cells=True, variable_names=variables)
+    except OSError as error:
+        raise CmlBenchError(f"{path} cannot be read ({error.strerror}): make it readable") from None
     except NotImplementedError:
         raise CmlBenchError(
             f"{path} is a MATLAB 7.3 file, the original is not: fetch it again, or save it with -v7"
@@ -167,7 +174,8 @@ def attribute_table(
     labels = values.astype(np.int8)
     uncertain = labels == UNCERTAIN
     labels[uncertain] = OUT_OF_SCOPE
-    return LabelTable(
+    return table_from(
+        path,
         label_names=tuple(names.tolist()),
         ids=ids[rows],
         labels=labels,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,11 @@ Ids = npt.NDArray[np.int64] | npt.NDArray[np.str_]
 Texts = npt.NDArray[np.str_]
 FORMAT = 1
 """Counts up when the stored form changes; tables stored in another form are made again."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""What no name holds: it would break lines, move cursors or not be written at all."""
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(?:.*[/\\])?\.\.(?:[/\\]|$)")
+"""How a path begins that leads out of the folder that it is relative to, on any system."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ class LabelTable:
                 raise ValueError(f"{name} has {len(column)} rows for {n} ids")
         unique, times = np.unique(self.ids, return_counts=True)
         if len(unique) < n:
-            raise CmlBenchError(f"image id {unique[times > 1][0]!s} is listed twice: list every image once")
+            raise CmlBenchError(f"image id {unique[times > 1][0]!s:.60} is listed twice: list every image once")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -192,6 +198,42 @@ class LabelTable:
             groups={n.removeprefix("group_"): value for n, value in arrays.items() if n.startswith("group_")},
             counts=dict(zip(arrays["count_names"].tolist(), arrays["counts"].tolist(), strict=True)),
         )
+
+
+def table_from(path: Path, **columns: Any) -> LabelTable:
+    """Return the table that a file makes, if what the file says can be used.
+
+    Args:
+        path: The file, for the error.
+        columns: Arguments of ``LabelTable``.
+
+    Raises:
+        CmlBenchError: If names or ids are repeated, empty or no plain text, columns differ in length, or an image file
+            is named that lies outside the image folder.
+    """
+    try:
+        table = LabelTable(**columns)
+        _check_texts(table)
+    except (ValueError, CmlBenchError) as error:
+        raise CmlBenchError(f"{path} cannot be used ({error}): correct it, or fetch it again") from None
+    return table
+
+
+def _check_texts(table: LabelTable) -> None:
+    """Refuse names that are no plain text, and image files outside the image folder."""
+    files = [] if table.files is None else table.files.tolist()
+    texts = {"label name": list(table.label_names), "image file": files}
+    if table.ids.dtype.kind == "U":
+        texts["image id"] = table.ids.tolist()
+    for what, names in texts.items():
+        # Almost always all of them are printable, which is found out in one pass.
+        suspects = [] if "".join(names).isprintable() else [name for name in names if _CONTROL.search(name)]
+        for name in suspects:
+            raise CmlBenchError(f"{what} {name!r:.60} holds a control character")
+        if not all(map(str.strip, names)):
+            raise CmlBenchError(f"the {what} of row {[bool(name.strip()) for name in names].index(False)} is empty")
+    for file in filter(_OUTSIDE.match, files):
+        raise CmlBenchError(f"image file {file!r:.60} lies outside the image folder")
 
 
 def concatenate(tables: Sequence[LabelTable]) -> LabelTable:

@@ -8,15 +8,21 @@ from cml_bench.errors import CmlBenchError
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file without surrounding blanks; line ends of any system.
+    """Return the lines of a UTF-8 file without surrounding blanks; line ends of any system, with or without a mark.
 
     Raises:
         CmlBenchError: If the file is no text, has no line, or has an empty one (which would shift all that follow).
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().split("\n")]
+        # A byte order mark would become part of the first name.
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CmlBenchError(f"{path} is no UTF-8 text (byte {error.start}): fetch it again") from None
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if "\0" in text:
+        # UTF-16 without a mark looks so.
+        line = next(number for number, line in enumerate(lines, start=1) if "\0" in line)
+        raise CmlBenchError(f"line {line} of {path} holds a zero byte, no UTF-8 text: fetch the file again")
     if "" in lines:
         raise CmlBenchError(
             f"line {lines.index('') + 1} of {path} is empty: fetch the file again, or take the line out"

@@ -90,7 +90,7 @@ def test_a_large_snapshot_reads_in_a_blink(tasks: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"a": 1}, r"20-10-28\.json holds no list of examples"),
+        ({"a": 1}, r"20-10-28\.json holds no JSON list"),
         ([PRINTED, {"example_id": "a"}], r"example 1 of .*20-10-28\.json lacks example_id or a list predicted_label"),
         ([{**PRINTED, "predicted_label": "bird"}], r"example 0 of .* lacks"),
         ([PRINTED, PRINTED], r"20-10-28\.json cannot be used \(image id 2011_000494 is listed twice"),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, Texts
+from cml_bench.data.table import LabelTable, Texts, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
@@ -57,7 +57,7 @@ torchvision.datasets.CelebA(FOLDER, download=True) makes it as FOLDER/celeba."""
         attributes, partition = self.label_files(split)
         names, files, labels = _read_attributes(attributes)
         rows = np.flatnonzero(_read_partition(partition, attributes, files) == _SPLITS[split])
-        return LabelTable(label_names=names, ids=files[rows], labels=labels[rows], files=files[rows])
+        return table_from(attributes, label_names=names, ids=files[rows], labels=labels[rows], files=files[rows])
 
     def image_folder(self, split: str) -> Path:
         """Return ``img_align_celeba``."""
@@ -68,7 +68,7 @@ def _read_attributes(path: Path) -> tuple[tuple[str, ...], Texts, LabelArray]:
     """Return attribute names, image files and (N, C) labels: a count, a line of names, then a line an image."""
     count, header, *lines = [*read_lines(path), ""]
     names, lines = tuple(header.split()), lines[:-1]
-    if count != str(len(lines)):
+    if not lines or count != str(len(lines)):
         raise CmlBenchError(f"{path} announces {count[:20]!r} images but lists {len(lines)}: fetch it again")
     files, packed = [], []
     for number, line in enumerate(lines, start=3):
@@ -95,8 +95,8 @@ def _read_partition(path: Path, attributes: Path, files: Texts) -> npt.NDArray[n
         listed, _, split = line.partition(" ")
         if listed != file or split not in ("0", "1", "2"):
             raise CmlBenchError(
-                f"line {number} of {path} says {line[:40]!r}, not {file} and 0 (train), 1 (valid) or 2 (test): "
-                "fetch it again"
+                f"line {number} of {path} says {line[:40]!r}, not {file!r:.40} as {attributes} and 0 (train), 1 "
+                "(valid) or 2 (test): fetch both again"
             )
         splits.append(int(split))
     return np.array(splits, dtype=np.int8)

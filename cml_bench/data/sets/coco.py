@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cml_bench.data.coco_json import Instances, Integers, read_instances
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.source import Source
-from cml_bench.data.table import Boxes, LabelTable
+from cml_bench.data.table import Boxes, LabelTable, table_from
 from cml_bench.errors import CmlBenchError
 
 Crowd = Literal["ignore", "label"]
@@ -139,7 +139,8 @@ class COCO(DataSet):
         labels[rows[shown], columns[shown]] = 1
         boxed = shown & found.boxed
         boxes = Boxes(rows[boxed], columns[boxed], found.xywh[boxed], found.areas[boxed])
-        return LabelTable(
+        return table_from(
+            path,
             label_names=tuple(names.tolist()),
             ids=ids,
             labels=labels,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.mat_files import field, items_of, load_mat, texts
-from cml_bench.data.table import Boxes, LabelTable
+from cml_bench.data.table import Boxes, LabelTable, table_from
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import PRESENT
 
@@ -116,7 +116,8 @@ CVPR17_Annotations.mat and cvpr_emotic/ with the same folders.""",
         labels = np.zeros((len(rows), len(NAMES)), dtype=np.int8)
         if marks:
             labels[tuple(np.array(marks).T)] = PRESENT
-        return LabelTable(
+        return table_from(
+            path,
             label_names=NAMES,
             ids=np.array(list(rows), dtype=np.str_),
             labels=labels,

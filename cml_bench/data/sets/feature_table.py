@@ -13,7 +13,7 @@ import numpy as np
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.feature_files import LABEL_LIST, READERS, FeatureFile
 from cml_bench.data.feature_rows import FeatureRows
-from cml_bench.data.table import LabelTable
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.errors import CmlBenchError
 
 
@@ -81,10 +81,8 @@ Files of your own: numpy.savez("train.npz", features=..., labels=..., label_name
         ids = content.ids
         if ids is None:
             ids = np.array([f"{split}-{row}" for row in range(len(content.labels))], dtype=np.str_)
-        try:
-            return LabelTable(label_names=content.label_names, ids=ids, labels=content.labels, counts=content.counts)
-        except (ValueError, CmlBenchError) as error:
-            raise CmlBenchError(f"{self._file(split)} cannot be used ({error}): correct it") from None
+        names, labels, counts = content.label_names, content.labels, content.counts
+        return table_from(self._file(split), label_names=names, ids=ids, labels=labels, counts=counts)
 
     def _file(self, split: str) -> Path:
         if split not in self.splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable
+from cml_bench.data.json_files import read_json
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.errors import CmlBenchError, suggest
 
 Grain = Literal["coarse", "fine"]
@@ -82,7 +82,8 @@ Root is the folder that holds labels_and_metadata.json and small_images/.""",
         labels[rows, columns] = 1
         ids = np.array([str(entry["image_id"]) for entry in kept], dtype=np.str_)
         users = np.array([str(entry["user_id"]) for entry in kept], dtype=np.str_)
-        return LabelTable(
+        return table_from(
+            path,
             label_names=tuple(names),
             ids=ids,
             labels=labels,
@@ -98,12 +99,9 @@ Root is the folder that holds labels_and_metadata.json and small_images/.""",
 
 def _read(path: Path, key: str) -> list[dict[str, Any]]:
     """Return the entries, each with what is needed of it."""
-    try:
-        entries: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CmlBenchError(f"{path} is no JSON ({error}): fetch it again") from None
+    entries = read_json(path, list)
     known = {partition for partitions in _PARTITIONS.values() for partition in partitions}
-    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+    for number, entry in enumerate(entries):
         told = entry if isinstance(entry, dict) else {}
         for field in ("image_id", "user_id", "partition"):
             if not isinstance(told.get(field), (str, int)):

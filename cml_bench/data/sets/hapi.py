@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet, Missing
-from cml_bench.data.table import LabelTable
+from cml_bench.data.json_files import read_json
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
 
@@ -58,9 +59,15 @@ line of tasks/meta.csv with the task mic (coco/google_mic/20-10-28 ...).""",
             told = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
             task, dataset, api, date = (told[column] for column in _COLUMNS)
         except (ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
             raise CmlBenchError(
-                f"{path} is no table with the columns {', '.join(_COLUMNS)} ({error}): fetch it again"
+                f"{path} is no table with the columns {', '.join(_COLUMNS)} ({reason:.200}): fetch it again"
             ) from None
+        named = {*dataset[task == "mic"], *api[task == "mic"], *date[task == "mic"]}
+        for name in sorted(named):
+            # They become folders and files below the root.
+            if not re.fullmatch(r"[\w-][\w.-]*", name):
+                raise CmlBenchError(f"{path} names {name!r:.60}, which is no data set, service or date: fetch it again")
         snapshots = (dataset + "/" + api + "/" + date)[task == "mic"]
         return (*sorted(set(dataset[task == "mic"])), *sorted(set(snapshots)))
 
@@ -81,10 +88,8 @@ line of tasks/meta.csv with the task mic (coco/google_mic/20-10-28 ...).""",
         labels = np.full((len(lists), len(names)), OUT_OF_SCOPE if "/" in split else ABSENT, dtype=np.int8)
         labels[rows, pd.Index(names, dtype=object).get_indexer(pd.Index(said, dtype=object))] = PRESENT
         counts = {"repeated_names": len(said) - int((labels == PRESENT).sum())}
-        try:
-            return LabelTable(label_names=tuple(names), ids=np.array(ids, dtype=np.str_), labels=labels, counts=counts)
-        except (ValueError, CmlBenchError) as error:
-            raise CmlBenchError(f"{path} cannot be used ({error}): fetch it again") from None
+        texts = np.array(ids, dtype=np.str_)
+        return table_from(path, label_names=tuple(names), ids=texts, labels=labels, counts=counts)
 
     def source(self, split: str, role: Literal["train", "test"], *, missing: Missing = "error") -> NoReturn:
         """Refuse: HAPI has no images.
@@ -103,18 +108,16 @@ line of tasks/meta.csv with the task mic (coco/google_mic/20-10-28 ...).""",
 
 def _read(path: Path, key: str) -> tuple[list[str], list[list[str]]]:
     """Return the example ids and the names under ``key``."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CmlBenchError(f"{path} is no JSON ({error}): fetch it again") from None
-    if not isinstance(entries, list):
-        raise CmlBenchError(f"{path} holds no list of examples: fetch it again")
     ids, lists = [], []
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(read_json(path, list)):
         told = entry if isinstance(entry, dict) else {}
         names = told.get(key)
-        if "example_id" not in told or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if (
+            not isinstance(told.get("example_id"), str)
+            or not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+        ):
             raise CmlBenchError(f"example {number} of {path} lacks example_id or a list {key}: fetch the file again")
-        ids.append(str(told["example_id"]))
+        ids.append(told["example_id"])
         lists.append(names)
     return ids, lists

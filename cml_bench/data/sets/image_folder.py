@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
@@ -66,10 +66,7 @@ class ImageFolder(DataSet):
         names = self._listed_names() if sheet.lists else sheet.head[1:]
         labels = sheet.listed(names, self._label_list()) if sheet.lists else sheet.marked()
         files = np.array([row[0].strip() for row in sheet.rows], dtype=np.str_)
-        try:
-            return LabelTable(label_names=names, ids=files, labels=labels, files=files)
-        except (ValueError, CmlBenchError) as error:
-            raise CmlBenchError(f"{path} cannot be used ({error}): correct it") from None
+        return table_from(path, label_names=names, ids=files, labels=labels, files=files)
 
     def _files(self) -> list[Path]:
         return sorted(Path(self.root).glob("*.csv"))
@@ -133,7 +130,8 @@ class _Sheet:
         for row, name in self.entries():
             if name not in places:
                 raise CmlBenchError(
-                    f"line {self.lines[row]} of {self.path} lists {name!r}, which {vocabulary[0]} does not: correct one"
+                    f"line {self.lines[row]} of {self.path} lists {name!r:.60}, which {vocabulary[0]} does not: "
+                    "correct one"
                 )
             labels[row, places[name]] = 1
         return labels
@@ -144,7 +142,7 @@ class _Sheet:
         present, absent = values == "1", values == "0"
         for row, column in np.argwhere(~present & ~absent):
             raise CmlBenchError(
-                f"line {self.lines[row]} of {self.path} says {values[row, column]!r} for label "
-                f"{self.head[column + 1]!r}: write 0 or 1"
+                f"line {self.lines[row]} of {self.path} says {values[row, column]!r:.60} for label "
+                f"{self.head[column + 1]!r:.60}: write 0 or 1"
             )
         return np.asarray(present, dtype=np.int8)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 
@@ -96,7 +96,8 @@ class LabelLists(DataSet):
         columns = _numbers([word for line in words for word in line], rows, len(label_names), path)
         labels = np.zeros((len(entries), len(label_names)), dtype=np.int8)
         labels[rows, columns] = 1
-        return LabelTable(
+        return table_from(
+            path,
             label_names=tuple(label_names),
             ids=files,
             labels=labels,
@@ -127,7 +128,7 @@ def _numbers(words: Sequence[str], rows: npt.NDArray[np.int64], n_labels: int, p
     if len(wrong):
         first = wrong[0]
         raise CmlBenchError(
-            f"line {rows[first] + 1} of {path} says {words[first]!r}, which is no label number from 0 to "
+            f"line {rows[first] + 1} of {path} says {words[first]!r:.60}, which is no label number from 0 to "
             f"{n_labels - 1}: correct it, or give the names or the number of labels that belong to the list"
         )
     return numbers

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable
+from cml_bench.data.table import LabelTable, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import LabelArray
@@ -114,7 +114,8 @@ names them by Flickr id, with layout=flickr_id images=FOLDER.""",
         for column, file in zip(labels, label_files, strict=True):
             column[:] = _read_column(file, image_list, len(entries))
         ids = np.array(entries, dtype=np.str_)
-        return LabelTable(
+        return table_from(
+            image_list,
             label_names=self._names,
             ids=ids,
             labels=np.ascontiguousarray(labels.T),

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, Texts
+from cml_bench.data.json_files import read_json
+from cml_bench.data.table import LabelTable, Texts, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT
 
 N_LABELS = 500
 _INDEX = "vg_category_500_labels_index.json"
+_FOLDERS = ("VG_100K", "VG_100K_2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +62,15 @@ and image_data.json. Root is the folder that holds the four files and VG_100K/ a
         """Read the list and look its images up in the index."""
         image_list, index_file, *image_data = self.label_files(split)
         images = read_lines(image_list)
-        index = _load(index_file, dict)
+        index = read_json(index_file, dict)
         rows: list[int] = []
         columns: list[int] = []
         for row, image in enumerate(images):
             numbers = index.get(image)
             if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < N_LABELS for n in numbers):
                 raise CmlBenchError(
-                    f"{index_file} has no list of label numbers from 0 to {N_LABELS - 1} for {image} (line {row + 1} "
-                    f"of {image_list.name}); fetch both again"
+                    f"{index_file} has no list of label numbers from 0 to {N_LABELS - 1} for {image!r:.40} (line "
+                    f"{row + 1} of {image_list.name}); fetch both again"
                 )
             rows += [row] * len(numbers)
             columns += numbers
@@ -80,7 +80,8 @@ and image_data.json. Root is the folder that holds the four files and VG_100K/ a
         files, sizes = np.array([f"VG_100K/{image}" for image in images], dtype=np.str_), None
         if image_data:
             files, sizes = _places(image_data[0], ids)
-        return LabelTable(
+        return table_from(
+            image_list,
             label_names=tuple(f"{number:03}" for number in range(N_LABELS)),
             ids=ids,
             labels=labels,
@@ -89,20 +90,10 @@ and image_data.json. Root is the folder that holds the four files and VG_100K/ a
         )
 
 
-def _load(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CmlBenchError(f"{path} is no JSON, or cut short ({error}): fetch it again") from None
-    if not isinstance(content, kind):
-        raise CmlBenchError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: fetch it again")
-    return content
-
-
 def _ids(images: Sequence[str], image_list: Path) -> npt.NDArray[np.int64]:
     for line, image in enumerate(images, start=1):
         stem, _, ending = image.partition(".")
-        if not stem.isdecimal() or ending != "jpg":
+        if not (stem.isdecimal() and len(stem) < 19) or ending != "jpg":
             raise CmlBenchError(
                 f"line {line} of {image_list} says {image[:40]!r}, no image like 2360596.jpg: fetch the file again"
             )
@@ -113,12 +104,19 @@ def _places(image_data: Path, ids: npt.NDArray[np.int64]) -> tuple[Texts, npt.ND
     """Return file and (height, width) of every image, from the last parts of its address."""
     try:
         known = {
-            entry["image_id"]: ("/".join(entry["url"].split("/")[-2:]), (entry["height"], entry["width"]))
-            for entry in _load(image_data, list)
+            entry["image_id"]: (entry["url"].split("/")[-2:], (entry["height"], entry["width"]))
+            for entry in read_json(image_data, list)
         }
         places = [known[number] for number in ids.tolist()]
-    except (KeyError, TypeError, AttributeError) as error:
+        for number, ((folder, file), size) in zip(ids.tolist(), places, strict=True):
+            if folder not in _FOLDERS or file != f"{number}.jpg":
+                raise ValueError(f"the url of image {number} ends in {f'{folder}/{file}'!r:.60}")
+            if not all(type(side) is int and 0 < side < 2**31 for side in size):
+                raise ValueError(f"image {number} has height and width {size!r:.60}")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CmlBenchError(
             f"{image_data} lacks an image of the list, or its url, height or width ({error}): fetch Visual Genome's own"
         ) from None
-    return np.array([file for file, _ in places], dtype=np.str_), np.array([s for _, s in places], dtype=np.int32)
+    return np.array(["/".join(parts) for parts, _ in places], dtype=np.str_), np.array(
+        [s for _, s in places], dtype=np.int32
+    )

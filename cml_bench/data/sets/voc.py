@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import Boxes, LabelTable
+from cml_bench.data.table import Boxes, LabelTable, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError, suggest
 
@@ -22,6 +22,8 @@ NAMES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """The official names in the official order, which is alphabetical."""
+LARGEST = 2**31
+"""Pixels of a side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +101,13 @@ torchvision.datasets.VOCDetection(root, year="2007", image_set="trainval", downl
         if lost:
             raise CmlBenchError(
                 f"{folder} lacks {len(lost)} of the {len(ids)} annotations that {image_set} lists (first: "
-                f"{lost[0]}.xml); unpack the archive again"
+                f"{f'{lost[0]}.xml'!r:.60}); unpack the archive again"
             )
         return [image_set, *(folder / f"{image}.xml" for image in ids)]
 
     def read(self, split: str) -> LabelTable:
         """Parse the annotations."""
-        annotations = self.label_files(split)[1:]
+        image_set, *annotations = self.label_files(split)
         images = [_parse(file) for file in annotations]
         rows = np.repeat(np.arange(len(images)), [len(objects) for _, objects in images])
         objects = np.array([thing for _, things in images for thing in things], dtype=np.float64).reshape(-1, 6)
@@ -117,7 +119,8 @@ torchvision.datasets.VOCDetection(root, year="2007", image_set="trainval", downl
         first, last = objects[kept, 2:4], objects[kept, 4:6]
         xywh = np.concatenate([first - 1, last - first + 1], axis=1).astype(np.float32)
         ids = np.array([file.stem for file in annotations], dtype=np.str_)
-        return LabelTable(
+        return table_from(
+            image_set,
             label_names=NAMES,
             ids=ids,
             labels=shown if self.difficult == "label" else clear,
@@ -160,6 +163,8 @@ def _parse(path: Path) -> tuple[tuple[int, int], list[_Object]]:
             raise ValueError("it declares a document type")
         root = ElementTree.fromstring(text)  # noqa: S314
         size = int(_text(root, "size/height")), int(_text(root, "size/width"))
+        if not all(0 < side < 2**31 for side in size):
+            raise ValueError(f"height and width are {size!r:.60}")
         return size, [_object(thing) for thing in root.iterfind("object")]
     except (ElementTree.ParseError, ValueError) as error:
         raise CmlBenchError(f"{path} is no annotation of VOC ({error}); unpack the archive again") from None
@@ -168,11 +173,14 @@ def _parse(path: Path) -> tuple[tuple[int, int], list[_Object]]:
 def _object(thing: ElementTree.Element) -> _Object:
     name = _text(thing, "name")
     if name not in NAMES:
-        raise ValueError(f"{name!r} is no label: {suggest(name, NAMES)}")
+        raise ValueError(f"{name!r:.60} is no label: {suggest(name, NAMES)}")
     difficult = thing.findtext("difficult", "0").strip()
     if difficult not in ("0", "1"):
-        raise ValueError(f"difficult is {difficult!r}, neither 0 nor 1")
-    corners = (float(_text(thing, f"bndbox/{corner}")) for corner in ("xmin", "ymin", "xmax", "ymax"))
+        raise ValueError(f"difficult is {difficult!r:.40}, neither 0 nor 1")
+    corners = [float(_text(thing, f"bndbox/{corner}")) for corner in ("xmin", "ymin", "xmax", "ymax")]
+    left, top, right, bottom = corners
+    if not (-LARGEST < left <= right < LARGEST and -LARGEST < top <= bottom < LARGEST):
+        raise ValueError(f"the corners of {name} are {corners}")
     return (float(NAMES.index(name)), float(difficult), *corners)
 
 

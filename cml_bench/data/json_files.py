@@ -1,0 +1,38 @@
+"""JSON files that are read as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cml_bench.errors import CmlBenchError
+
+
+def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """Return the list or object that a JSON file holds.
+
+    Raises:
+        CmlBenchError: If the file cannot be read, is no JSON, is nested too deeply, holds something else, or a number
+            that is none (``NaN``, ``Infinity``, which JSON does not know, and numbers beyond a float's range).
+    """
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse, parse_float=_finite)
+    except OSError as error:
+        raise CmlBenchError(f"{path} cannot be read ({error.strerror}): give a file that can") from None
+    except ValueError as error:
+        raise CmlBenchError(f"{path} is no JSON, or cut short ({error}): fetch it again") from None
+    except RecursionError:
+        raise CmlBenchError(f"{path} is nested too deeply for what it should hold: fetch it again") from None
+    if not isinstance(content, kind):
+        raise CmlBenchError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: fetch it again")
+    return content
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if value - value == 0 else _refuse(f"{digits:.40}")
