@@ -95,7 +95,7 @@ def _sampled(runs: list[Run]) -> list[Run]:
 
 
 def _decisions(views: list[Any], threshold: float) -> list[float]:
-    parts = [decision_metrics(*view, threshold) for view in views]
+    parts = [decision_metrics(logits, truth, threshold) for logits, truth in views]
     return [mean_defined(part[name] for part in parts) for name in DECISION_METRICS]
 
 

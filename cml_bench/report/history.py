@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class History:
         )
 
 
-def read_history(path: Path) -> History:
+def read_history(path: Path | str) -> History:
     """Read what a finished job did from its result file.
 
     Raises:
@@ -82,7 +82,7 @@ def read_history(path: Path) -> History:
         label_ap=_values(list(result.metrics.per_label_ap.values())).T,
         performance=_values(result.metrics.performance),
         label_groups=_groups(result),
-        test_rule=str(_resolved(result.job.resolved).get("test", "")),
+        test_rule=_test_rule(result.job.resolved),
         options=dict(result.job.benchmark_options),
         locations=tuple(sorted(result.job.locations)),
         code_version=result.environment.code_version if result.environment else "",
@@ -97,9 +97,9 @@ def _groups(result: Result) -> dict[str, frozenset[str]]:
     return {name: frozenset(labels) for name, labels in groups.items() if labels}
 
 
-def _resolved(options: dict[str, object]) -> dict[str, object]:
-    benchmark = options.get("benchmark")
-    return benchmark if isinstance(benchmark, dict) else {}
+def _test_rule(resolved: Mapping[str, object]) -> str:
+    benchmark = resolved.get("benchmark")
+    return str(benchmark.get("test", "")) if isinstance(benchmark, dict) else ""
 
 
 def _values(figures: object) -> Values:

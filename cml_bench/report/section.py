@@ -64,8 +64,8 @@ def make_section(table: BenchmarkTable, frame: pd.DataFrame) -> Section:
         own &= frame[column].isna() if value is None else frame[column] == value
     jobs = frame[own].drop_duplicates(["method", "class_order", "seed"], keep="last").reset_index(drop=True)
     runs = [
-        Run(str(job.method), str(job.class_order), int(job.seed), Path(job.path), read_history(Path(job.path)))
-        for job in jobs.itertuples()
+        Run(str(job["method"]), str(job["class_order"]), int(job["seed"]), Path(job["path"]), read_history(job["path"]))
+        for job in jobs.to_dict("records")
     ]
     return Section(table, jobs, tuple(runs))
 

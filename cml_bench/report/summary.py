@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,7 +110,7 @@ def _group_figures(section: Section, group: str) -> dict[str, pd.Series[float]]:
     return {"last mAP": pd.Series(last, index, dtype="float64"), "avg mAP": pd.Series(average, index, dtype="float64")}
 
 
-def _cells(found: Sequence[Estimate], known: Quantity, marks: Sequence[str]) -> list[Cell]:
+def _cells(found: Sequence[Estimate], known: Quantity, marks: Iterable[str]) -> list[Cell]:
     return [_cell(each, known, mark) for each, mark in zip(found, marks, strict=True)]
 
 

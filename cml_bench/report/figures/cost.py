@@ -77,7 +77,8 @@ def on_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bool_]
     costs, values = np.asarray(cost, dtype=np.float64), np.asarray(value, dtype=np.float64)
     as_good = (costs[:, None] <= costs) & (values[:, None] >= values)
     better = (costs[:, None] < costs) | (values[:, None] > values)
-    return ~(as_good & better).any(axis=0)
+    beaten: npt.NDArray[np.bool_] = np.any(as_good & better, axis=0)
+    return ~beaten
 
 
 def _draw_front(axes: Axes, front: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from cml_bench.report.figures.picture import Picture
@@ -89,7 +89,7 @@ def _drawn(shown: Sequence[Look], maps: dict[str, Values], names: Sequence[str],
     bar = add(left + across * _STEP + 0.05, _ABOVE, 0.12, min(2.2, height))
     colours = figure.colorbar(mpl.cm.ScalarMappable(scale, _COLOURS), cax=bar)
     colours.set_label("average precision (%)", fontsize=8)
-    colours.outline.set_visible(False)  # type: ignore[operator]
+    colours.outline.set_visible(False)
     return figure
 
 
@@ -115,7 +115,7 @@ def _draw_map(axes: Axes, values: Values, n_seen: tuple[int, ...], scale: Any) -
     for boundary in n_seen[:-1]:
         axes.axhline(boundary - 0.5, color=PAPER, linewidth=0.8)
     axes.set_axis_off()
-    below = _shifted(axes.get_xaxis_transform(), axes.figure, -4)  # type: ignore[arg-type]
+    below = _shifted(axes.get_xaxis_transform(), axes.figure, -4)
     for t in range(experiences)[:: max(1, -(-experiences // 8))]:
         axes.text(t, 0, str(t + 1), transform=below, ha="center", va="top", fontsize=7)
     if n_labels <= _NUMBERED and experiences <= _NUMBERED:
@@ -125,7 +125,7 @@ def _draw_map(axes: Axes, values: Values, n_seen: tuple[int, ...], scale: Any) -
                 axes.text(t, c, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
 
 
-def _shifted(transform: Transform, figure: Figure, points: float) -> Transform:
+def _shifted(transform: Transform, figure: Figure | SubFigure, points: float) -> Transform:
     """Return a transform moved up by so many points, whatever the resolution."""
     return transform + ScaledTranslation(0, points / 72, figure.dpi_scale_trans)
 

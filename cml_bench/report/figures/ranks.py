@@ -36,8 +36,9 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     known = quantity(table.metrics[0])
     bounds = bounds_of(table)
     blocks = table.blocks.drop(columns=[method for method in table.blocks if method in bounds])
-    counts = blocks.notna().sum()
-    whole = [str(method) for method in blocks if counts[method] == counts.max()]
+    counts = {str(method): int(blocks[method].notna().sum()) for method in blocks}
+    most = max(counts.values(), default=0)
+    whole = [method for method, count in counts.items() if count == most]
     ranking = rank_methods(blocks[whole], lower_is_better=known.lower_is_better)
     # Imported here because it takes a second.
     from scikit_posthocs import critical_difference_diagram
@@ -64,7 +65,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
         text.set_color(INK)
     axes.spines["top"].set_visible(True)
     axes.set_title("average rank", fontsize=8, pad=4)
-    absent = [f"{looks[str(m)].name} ({counts[m]} of {counts.max()})" for m in blocks if str(m) not in whole]
+    absent = [f"{looks[method].name} ({count} of {most})" for method, count in counts.items() if count < most]
     caption = sentences(
         f"Average rank in {known.heading} over {ranking.n_blocks} blocks (benchmark, class order and seed); 1 is best. "
         f"Methods joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "

@@ -42,14 +42,14 @@ def draw(section: Section) -> Picture | None:
         transform_rotates_text=True,
     ).set_in_layout(False)
     named = []
-    for row in data.itertuples():
-        look = section.looks[str(row.method)]
+    for row in data.to_dict("records"):
+        look = section.looks[row["method"]]
         if look.shown:
             bars = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
-            axes.plot([row.learnt_low, row.learnt_high], [row.kept, row.kept], **bars)
-            axes.plot([row.learnt, row.learnt], [row.kept_low, row.kept_high], **bars)
-            named.append((float(row.kept), look))
-        axes.plot([row.learnt], [row.kept], linestyle="", **look.of_marker)
+            axes.plot([row["learnt_low"], row["learnt_high"]], [row["kept"], row["kept"]], **bars)
+            axes.plot([row["learnt"], row["learnt"]], [row["kept_low"], row["kept_high"]], **bars)
+            named.append((row["kept"], look))
+        axes.plot([row["learnt"]], [row["kept"]], linestyle="", **look.of_marker)
     axes.set_xlabel("plasticity: mAP of labels right after they were learnt (%)")
     axes.set_ylabel("mAP of the same labels at the end (%)")
     ruled(axes, "both")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,7 +38,7 @@ _LINES: Final = ("-", "-", "-", "-", "-", "-", "-", (0, (4, 2)), (0, (4, 2)), (0
 _HOLLOW_FROM: Final = len(COLOURS)
 _LONGEST_NAME: Final = 30
 
-RC: Final[Mapping[str, Any]] = {
+RC: Final[dict[Any, Any]] = {
     "font.size": 9,
     "font.family": ["DejaVu Sans"],
     "text.color": INK,
