@@ -79,6 +79,15 @@ def test_figures_lie_beside_the_page_and_are_linked(page: Path) -> None:
     assert {page.parent / link for link in links} == set(figures_folder(page).rglob("*.*"))
 
 
+def test_the_page_of_the_manual_names_every_figure(page: Path) -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    named = {
+        name for line in manual.splitlines() if line.startswith("|") for name in re.findall(r"`([a-z0-9_]+)`", line)
+    }
+    drawn = {path.stem for path in figures_folder(page).rglob("*.png")}
+    assert named - {"joint"} == drawn | {"cost_trainable_parameters"}
+
+
 def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
     again = cml_bench.write_report(page.parent / "runs", tmp_path / "other.html", figures=False)
     without = [re.sub(r'<span class="files">.*?</span>', "", each.read_text()) for each in (page, again)]
