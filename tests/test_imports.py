@@ -15,7 +15,7 @@ PACKAGE = Path(cml_bench.__file__).resolve().parent
 REPOSITORY = PACKAGE.parent
 
 RANKS = {
-    **dict.fromkeys(("errors", "files", "labels"), 0),
+    **dict.fromkeys(("errors", "files", "labels", "npz"), 0),
     **dict.fromkeys(("options", "registry"), 1),
     "data": 2,
     "regimes": 3,
@@ -30,7 +30,7 @@ RANKS = {
 }
 """Data flows one way: a module imports from its own rank or to the left of it."""
 
-METRICS_MAY_IMPORT = {"errors", "files", "labels", "metrics"}
+METRICS_MAY_IMPORT = {"errors", "files", "labels", "metrics", "npz"}
 PLUGINS_MAY_IMPORT = {
     "strategies": {
         "labels",

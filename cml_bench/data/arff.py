@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import dataclass
 from io import StringIO
@@ -17,9 +18,10 @@ from cml_bench.errors import CmlBenchError
 Numbers = npt.NDArray[np.float32]
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-_ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)\s*(?:\{{(.*)\}}|(\w+))$", re.IGNORECASE)
-_VALUE = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*,")
+_ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)(?:\s*\{{(.*)\}}|\s+(\w+))$", re.IGNORECASE)
+_VALUE = re.compile(rf"\s*(?:({_QUOTED})\s*|([^,]*)),")
 _ENTRY = re.compile(rf"\s*(\d+)\s+({_QUOTED}|[^\s,]+)\s*,")
+_SPECIAL = re.compile(r"""['"\\]""")
 _ENTRIES = re.compile(rf"(?:\s*\d+\s+(?:{_QUOTED}|[^\s,]+)\s*,)*")
 
 
@@ -67,6 +69,8 @@ def read_arff(path: Path) -> Arff:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise CmlBenchError(f"{path} is no UTF-8 text (byte {error.start}): convert it to UTF-8") from None
+    for number in (number for number, line in enumerate(lines, start=1) if "\0" in line):
+        raise CmlBenchError(f"line {number} of {path} holds a zero byte, no UTF-8 text: convert the file to UTF-8")
     told = [
         (number, text)
         for number, line in enumerate(lines, start=1)
@@ -109,26 +113,37 @@ class _Rows:
     def dense(self) -> Numbers:
         """Return the data of rows that say every value."""
         width = len(self.attributes)
-        for row, (_, text) in enumerate(self.told):
+        text = "\n".join(text for _, text in self.told)
+        # A quote may hold commas, and one that nobody closes would swallow lines: pandas reads what has none.
+        split = [_split(text) for _, text in self.told] if _SPECIAL.search(text) else None
+        for row, (_, line) in enumerate(self.told):
             # pandas would fill up a short row in silence.
-            count = len(_split(text)) if "'" in text or '"' in text else text.count(",") + 1
+            count = line.count(",") + 1 if split is None else len(split[row])
             if count != width:
                 raise self.wrong(row, f"has {count} values for {width} attributes")
         data = np.empty((len(self.told), width), dtype=np.float32)
-        text = "\n".join(text for _, text in self.told)
-        try:
-            frame = _read_csv(text, {i: "float32" if a.values is None else "category" for i, a in self._numbered()})
-        except ValueError:
-            # Some number is none; as categories it is found, and named.
-            frame = _read_csv(text, dict.fromkeys(range(width), "category"))
+        frame = pd.DataFrame(split, dtype="category") if split is not None else self._read_csv(text)
         for column, attribute in self._numbered():
             values = frame[column]
             if values.dtype == np.float32:
                 data[:, column] = values
             else:
-                texts = np.array([str(text).strip() for text in values.cat.categories], dtype=object)
+                texts = np.array([_unquote(str(text).strip()) for text in values.cat.categories], dtype=object)
                 data[:, column] = self._decode(attribute, texts, values.cat.codes.to_numpy(), np.arange(len(data)))
         return data
+
+    def _read_csv(self, text: str) -> pd.DataFrame:
+        if not text:
+            return pd.DataFrame({column: pd.Series(dtype="float32") for column, _ in self._numbered()})
+        try:
+            with np.errstate(over="ignore"):
+                frame = _read_csv(text, {i: "float32" if a.values is None else "category" for i, a in self._numbered()})
+            if not np.isinf(frame.select_dtypes("float32")).to_numpy().any():
+                return frame
+        except ValueError:
+            pass
+        # Some number is none, or too large; as categories it is found, and named.
+        return _read_csv(text, dict.fromkeys(range(len(self.attributes)), "category"))
 
     def sparse(self) -> Numbers:
         """Return the data of rows that say only what is not 0."""
@@ -162,8 +177,10 @@ class _Rows:
     ) -> Numbers:
         """Return the numbers behind coded texts; code -1 is missing. ``rows`` are those the codes belong to."""
         if attribute.values is None:
-            meaning = pd.to_numeric(texts, errors="coerce").astype(np.float32)
-            unknown = np.isnan(meaning)
+            numbers = np.asarray(pd.to_numeric(texts, errors="coerce"), dtype=np.float64)
+            # Infinity and what float32 cannot hold are no features either.
+            unknown = ~(np.abs(numbers) <= np.finfo(np.float32).max)
+            meaning = np.where(unknown, np.nan, numbers).astype(np.float32)
         else:
             places = pd.Index(attribute.values, dtype=object).get_indexer(pd.Index(texts))
             unknown = places < 0
@@ -171,21 +188,18 @@ class _Rows:
         unknown &= texts != "?"
         for at in np.flatnonzero(np.append(unknown, False)[codes]):
             kind = "no number" if attribute.values is None else f"none of its values ({_some(attribute.values)})"
-            raise self.wrong(rows[at], f"says {texts[codes[at]]!r} for attribute {attribute.name!r}, {kind}")
+            raise self.wrong(rows[at], f"says {texts[codes[at]]!r:.60} for attribute {attribute.name!r:.60}, {kind}")
         result: Numbers = np.append(meaning, np.float32(np.nan))[codes]
         return result
 
 
 def _read_csv(text: str, dtype: dict[int, Any]) -> pd.DataFrame:
-    if not text:
-        return pd.DataFrame({column: pd.Series(dtype="float32") for column in dtype})
     return pd.read_csv(
         StringIO(text),
         header=None,
         names=list(dtype),
         dtype=dtype,
-        quotechar='"' if '"' in text and "'" not in text else "'",
-        escapechar="\\",
+        quoting=csv.QUOTE_NONE,
         skipinitialspace=True,
         na_values="?",
         keep_default_na=False,
@@ -198,16 +212,19 @@ def _attribute(text: str, path: Path, number: int) -> Attribute:
         raise CmlBenchError(f"line {number} of {path} is {text[:40]!r}, no '@attribute NAME TYPE': correct it")
     name, values, kind = found.groups()
     if values is not None:
-        return Attribute(_unquote(name), tuple(map(_unquote, _split(values))))
+        listed = tuple(map(_unquote, _split(values)))
+        if len(set(listed)) < len(listed):
+            raise CmlBenchError(f"line {number} of {path} lists a value of {_unquote(name)!r:.60} twice: correct it")
+        return Attribute(_unquote(name), listed)
     if kind.lower() not in ("numeric", "real", "integer"):
         raise CmlBenchError(
-            f"line {number} of {path} declares {_unquote(name)!r} as {kind}, no feature: take the attribute out"
+            f"line {number} of {path} declares {_unquote(name)!r:.60} as {kind:.40}, no feature: take the attribute out"
         )
     return Attribute(_unquote(name), None)
 
 
 def _split(text: str) -> list[str]:
-    return _VALUE.findall(text + ",")
+    return [quoted or plain.rstrip() for quoted, plain in _VALUE.findall(text + ",")]
 
 
 def _unquote(text: str) -> str:
@@ -215,4 +232,4 @@ def _unquote(text: str) -> str:
 
 
 def _some(values: tuple[str, ...]) -> str:
-    return ", ".join(values[:4]) + (", ..." if len(values) > 4 else "")
+    return f"{', '.join(values[:4]):.80}" + (", ..." if len(values) > 4 else "")

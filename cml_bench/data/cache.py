@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -18,9 +21,12 @@ from filelock import FileLock
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.files import replace_file
+from cml_bench.files import remove_leftovers, replace_file
 
 CacheKey = Mapping[str, str | int]
+
+_CHECKSUM = struct.Struct("<I")
+_PIECE = 1 << 22
 
 
 def default_cache_dir() -> Path:
@@ -34,7 +40,8 @@ def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[]
 
     Rows are stored as float16 in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
     key for human eyes. The file is written aside and then put in place, so a reader never sees half of one; of two
-    processes that ask for the same key one computes and the other waits.
+    processes that ask for the same key one computes and the other waits. The last four bytes of the file, which readers
+    of arrays pass over, are the CRC-32 of all before them: a process compares them when it first opens the file.
 
     Args:
         cache_dir: Folder, made if need be.
@@ -58,6 +65,8 @@ def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[]
             stored = lookup(cache_dir, key, n)
             if stored is not None:
                 return stored
+            # Whoever was killed while writing held the lock.
+            remove_leftovers(path)
             replace_file(path, lambda file: _stream(file, n, compute()))
             text = json.dumps(dict(key), indent=1, sort_keys=True)
             replace_file(path.with_suffix(".json"), lambda file: file.write(text.encode()))
@@ -74,6 +83,8 @@ def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
     path = _path(cache_dir, key)
     try:
         rows = _map(path)
+        state = path.stat()
+        whole = _is_whole(path, state.st_size, state.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, OSError, EOFError) as error:
@@ -83,6 +94,11 @@ def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
         warnings.warn(
             f"cached features {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed again",
             stacklevel=2,
+        )
+        return None
+    if not whole:
+        warnings.warn(
+            f"cached features {path} are damaged (their checksum is wrong) and will be computed again", stacklevel=2
         )
         return None
     return rows
@@ -98,8 +114,32 @@ def _map(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def _stream(file: IO[bytes], n: int, blocks: Iterable[Tensor]) -> None:
-    """Write blocks of rows as one float16 ``.npy`` array, a block at a time."""
+@functools.lru_cache(maxsize=None)
+def _is_whole(path: Path, size: int, modified: int) -> bool:
+    """Return whether a file ends in the checksum of its content; it is read once, while size and time are the same."""
+    left, found = size - _CHECKSUM.size, 0
+    with path.open("rb") as file:
+        while piece := file.read(min(_PIECE, max(left, 0))):
+            found = zlib.crc32(piece, found)
+            left -= len(piece)
+        return file.read() == _CHECKSUM.pack(found)
+
+
+class _Summed:
+    """Writes to a file and keeps the checksum of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.checksum = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.checksum = zlib.crc32(data, self.checksum)
+        return self.file.write(data)
+
+
+def _stream(target: IO[bytes], n: int, blocks: Iterable[Tensor]) -> None:
+    """Write blocks of rows as one float16 ``.npy`` array, a block at a time, and their checksum."""
+    file = _Summed(target)
     written = 0
     for block in blocks:
         rows = block.detach().to("cpu", torch.float16).contiguous()
@@ -114,3 +154,4 @@ def _stream(file: IO[bytes], n: int, blocks: Iterable[Tensor]) -> None:
         written += len(rows)
     if written != n:
         raise ValueError(f"compute() yielded {written} rows where {n} were announced")
+    target.write(_CHECKSUM.pack(file.checksum))

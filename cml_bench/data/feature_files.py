@@ -18,6 +18,7 @@ from cml_bench.data.table import Ids
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import OUT_OF_SCOPE, LabelArray
+from cml_bench.npz import read_npz
 
 LABEL_LIST = "label_names.txt"
 """Where the label names stand, one a line, if an array file does not hold them."""
@@ -86,10 +87,8 @@ def read_npz_file(path: Path, label_list: Path | None) -> FeatureFile:
         CmlBenchError: If the file is damaged, holds objects, or an array does not fit the others.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except Exception as error:
-        # zipfile and zlib have errors of their own for damaged bytes.
+        arrays = read_npz(path)
+    except (OSError, ValueError) as error:
         raise CmlBenchError(f"{path} cannot be read as .npz of plain arrays ({error}): write it again") from None
     names = arrays.pop("label_names", np.empty(0)).tolist()
     return _from_arrays(path, arrays, names, label_list)
@@ -109,7 +108,7 @@ def read_safetensors_file(path: Path, label_list: Path | None) -> FeatureFile:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             metadata = stored.metadata() or {}
         names = json.loads(metadata.get("label_names", "[]"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CmlBenchError(f"{path} cannot be read as .safetensors ({error}): write it again") from None
     arrays = {name: (value.float() if value.is_floating_point() else value).numpy() for name, value in tensors.items()}
     return _from_arrays(path, arrays, names, label_list)

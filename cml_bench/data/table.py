@@ -20,6 +20,7 @@ import numpy.typing as npt
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
 from cml_bench.labels import LabelArray, check_names
+from cml_bench.npz import read_npz
 
 Ids = npt.NDArray[np.int64] | npt.NDArray[np.str_]
 Texts = npt.NDArray[np.str_]
@@ -170,13 +171,9 @@ class LabelTable:
             CmlBenchError: If the file is no stored table, damaged, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls._from_arrays(dict(arrays))
-        except (OSError, ValueError, KeyError, EOFError, CmlBenchError) as error:
+            return cls._from_arrays(read_npz(path))
+        except (OSError, ValueError, TypeError, KeyError, CmlBenchError) as error:
             raise CmlBenchError(f"{path} is no stored label table ({error}); prepare the data set again") from None
-        except Exception as error:
-            # zipfile and zlib have errors of their own for damaged bytes.
-            raise CmlBenchError(f"{path} is damaged ({error}); prepare the data set again") from None
 
     @classmethod
     def _from_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> LabelTable:

@@ -165,8 +165,11 @@ def in_zip(inner: Sequence[Mutator] = BINARY) -> Mutator:
     """Damage a member of a zip archive and pack it again: the checksums are right."""
 
     def repack(content: bytes, rng: random.Random) -> bytes:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [(name, archive.read(name)) for name in archive.namelist()]
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                members = [(name, archive.read(name)) for name in archive.namelist()]
+        except Exception:
+            return flip(content, rng)  # damaged before
         at = rng.randrange(len(members))
         name, inside = members[at]
         action = rng.random()
