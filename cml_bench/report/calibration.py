@@ -21,6 +21,8 @@ THRESHOLDS: Final = tuple(round(0.05 * i, 2) for i in range(1, 20))
 BINS: Final = 10
 JOBS: Final = 3
 """Jobs of a method whose predictions are read: a picture of a thousand jobs needs no thousand files."""
+IMAGES: Final = 5000
+"""A file with more images is the only one of its method that is read, and about so many of its images are looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,12 @@ class Calibration:
 
 
 def calibrate(section: Section) -> Calibration | None:
-    """Read the predictions of at most ``JOBS`` jobs of each method shown in colour; None if there are none.
+    """Read the predictions of a few jobs (``JOBS``, ``IMAGES``) of each method shown in colour; None if there are none.
 
     Source of reliability and expected calibration error: Guo et al. 2017, arXiv 1706.04599, with bins of equal width;
     there of the top class of an image, here of every image-label pair.
     """
-    curves, reliability, errors, unread, read = [], [], {}, [], 0
+    curves, reliability, errors, unread, read, step = [], [], {}, [], 0, 1
     for look in section.looks.values():
         if not look.shown:
             continue
@@ -59,10 +61,15 @@ def calibrate(section: Section) -> Calibration | None:
             except CmlBenchError:
                 unread.append(f"{look.name} ({run.class_order}, seed {run.seed})")
                 continue
-            views = [view.cut(predictions) for view in views_after(predictions, predictions.n_experiences - 1)]
+            every = -(-len(predictions.sample_ids) // IMAGES)
+            cuts = (view.cut(predictions) for view in views_after(predictions, predictions.n_experiences - 1))
+            views = [(logits[::every], truth[::every]) for logits, truth in cuts]
             tables.append([_decisions(views, threshold) for threshold in THRESHOLDS])
             totals += sum(binned(*view) for view in views)
             read += 1
+            step = max(step, every)
+            if every > 1:
+                break
         if tables:
             curves.append(_curve(look.method, np.array(tables)))
             reliability.append(_reliability(look.method, totals))
@@ -70,6 +77,8 @@ def calibrate(section: Section) -> Calibration | None:
     if not curves:
         return None
     sample = f"Read: {read} of {len(section.runs)} predictions files, at most {JOBS} a method of those in colour."
+    if step > 1:
+        sample += f" Of files with more than {IMAGES:,} images one a method was read, and every {step}th image of it."
     if unread:
         sample += f" Missing or unreadable: {', '.join(unread)}."
     return Calibration(pd.concat(curves, ignore_index=True), pd.concat(reliability, ignore_index=True), errors, sample)

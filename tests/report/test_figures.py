@@ -162,6 +162,24 @@ def test_calibration_says_what_it_read_and_what_is_missing(drawing_section: Make
     assert any("no predictions file" in sentence for sentence in draw_all(section)[1])
 
 
+def test_large_predictions_are_thinned_and_the_caption_says_so(
+    drawing_section: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = drawing_section(METHODS, n_images=200)
+    whole = calibrate(section)
+    monkeypatch.setattr("cml_bench.report.calibration.IMAGES", 50)
+    thinned = calibrate(section)
+    assert whole is not None
+    assert thinned is not None
+    assert "every" not in whole.sample
+    assert "Read: 4 of 24" in thinned.sample
+    assert "every 4th image" in thinned.sample
+    counts = [found.reliability.groupby("method")["count"].sum() for found in (whole, thinned)]
+    assert (counts[1] < counts[0] / 11).all()
+    gap = (whole.reliability["observed"] - thinned.reliability["observed"]).abs()
+    assert np.average(gap.fillna(0), weights=whole.reliability["count"]) < 0.1
+
+
 def test_two_methods_have_no_ranks_and_the_report_says_what_they_need(drawing_section: Make) -> None:
     pictures, lacking = draw_all(drawing_section(("er", "naive")))
     assert "critical_difference" not in {picture.name for picture in pictures}
