@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from cml_bench.registry import file_digest, find
 from cml_bench.runs.events import Log
 from cml_bench.runs.method import parse_method
 
+MOST = 10_000
+"""Seeds or class orders that a count may ask for; more is a slip."""
 LOCATIONS = frozenset({"root", "annotations", "lists", "checkpoint"})
 """Options that say where data lie on a machine. Tables tell results apart by the data themselves instead."""
 
@@ -106,9 +109,9 @@ def make_jobs(
                 find(kind, named)
     listed: dict[str, list[Any]] = {"method": specs, "class order": orders, "benchmark": names, "seed": numbers}
     for kind, values in listed.items():
-        repeated = [value for value in values if values.count(value) > 1]
+        repeated = [value for value, times in Counter(values).items() if times > 1]
         if repeated:
-            raise CmlBenchError(f"{kind} {repeated[0]!r} is listed twice: list it once")
+            raise CmlBenchError(f"{kind} {repeated[0]!r:.100} is listed twice: list it once")
     return [
         Job(benchmark=name, method=spec, class_order=order, seed=seed, options=pairs)
         for seed in numbers
@@ -128,22 +131,28 @@ def parse_seeds(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise CmlBenchError(f"seeds {text!r} cannot be read: write a count, as 3, or a list, as 0,4,7") from None
+        raise CmlBenchError(f"seeds {text!r:.60} cannot be read: write a count, as 3, or a list, as 0,4,7") from None
     if numbers and max(numbers) >= 2**31:
-        raise CmlBenchError(f"seed {max(numbers)} is too large: give seeds below {2**31}")
+        raise CmlBenchError(f"seed {max(numbers)!s:.60} is too large: give seeds below {2**31}")
     if not numbers or min(numbers) < 0 or (len(numbers) == 1 and "," not in text and numbers[0] < 1):
-        raise CmlBenchError(f"seeds {text!r} name no run: write a count of at least 1, or a list, as 0,4,7")
+        raise CmlBenchError(f"seeds {text!r:.60} name no run: write a count of at least 1, or a list, as 0,4,7")
+    if "," not in text and numbers[0] > MOST:
+        raise CmlBenchError(f"{numbers[0]} seeds are too many: write at most {MOST}, or a comma behind a single seed")
     return numbers if "," in text else list(range(numbers[0]))
 
 
 def parse_class_orders(text: str) -> list[str]:
     """Parse ``"3"`` (the default order, random:1 and random:2) or a list, as ``"default,frequency,random:5"``."""
-    if text.isdigit():
-        orders = ["default", *(f"random:{i}" for i in range(1, int(text)))] if int(text) else []
+    if text.isdecimal():
+        # Not int: of thousands of digits it makes nothing.
+        count = MOST + 1 if len(text) > len(str(MOST)) else int(text)
+        if count > MOST:
+            raise CmlBenchError(f"{text:.60} class orders are too many: write at most {MOST}")
+        orders = ["default", *(f"random:{i}" for i in range(1, count))] if count else []
     else:
         orders = [part.strip() for part in text.split(",") if part.strip()]
     if not orders:
-        raise CmlBenchError(f"class orders {text!r} name no run: write a count of at least 1, or a list of orders")
+        raise CmlBenchError(f"class orders {text!r:.60} name no run: write a count of at least 1, or a list of orders")
     return orders
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -78,6 +79,8 @@ class Suite:
     jobs: tuple[Job, ...]
 
 
+MOST_JOBS = 100_000
+"""Jobs of a sweep; a slip in a list of values asks for more."""
 _SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set", "vary")
 
 
@@ -96,43 +99,45 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     Raises:
         CmlBenchError: If the file is missing, no YAML, or holds unknown or missing keys.
     """
-    import yaml
+    # Imported here: what is run without a suite needs no YAML.
+    from cml_bench.runs.suite_file import read_suite_file
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CmlBenchError(f"suite {path} cannot be read ({error.strerror}): give the path of a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise CmlBenchError(f"suite {path} is no UTF-8 text ({error.reason}): give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise CmlBenchError(f"suite {path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise CmlBenchError(f"suite {path} holds no keys: it needs benchmarks and methods")
+    content = read_suite_file(path)
     for key in content:
         if key not in _SUITE_KEYS:
-            raise CmlBenchError(f"suite {path} has no key {key!r}: {suggest(str(key), _SUITE_KEYS)}")
+            raise CmlBenchError(f"suite {path} has no key {key!r:.60}: {suggest(f'{key!s:.60}', _SUITE_KEYS)}")
+    title = content.get("title", path.stem)
+    if isinstance(title, (dict, list)):
+        raise CmlBenchError(f"suite {path} needs a text as title, not {title!r:.60}")
     names, methods = _strings(content.get("benchmarks"), "benchmarks", path), _methods(content.get("methods"), path)
     given, settings, varied = dict(parse_pairs(options)), content.get("set") or {}, content.get("vary") or {}
     if not isinstance(settings, dict):
-        raise CmlBenchError(f"suite {path} needs key: value pairs under 'set', not {settings!r}")
+        raise CmlBenchError(f"suite {path} needs key: value pairs under 'set', not {settings!r:.60}")
     if isinstance(varied, dict):
         varied = {key: values for key, values in varied.items() if key not in given}
     jobs: list[Job] = []
-    for combination in _product(varied, "vary", path):
-        shared = {str(key): as_text(value) for key, value in {**settings, **combination}.items()}
-        jobs += make_jobs(
-            names,
-            methods,
-            parse_class_orders(_joined(content.get("class_orders", 1))),
-            parse_seeds(_joined(content.get("seeds", 1))),
-            [f"{key}={value}" for key, value in {**shared, **given}.items()],
-        )
-    return Suite(str(content.get("title", path.stem)), tuple(jobs))
+    combinations = _product(varied, "vary", path)
+    try:
+        orders = parse_class_orders(_joined(content.get("class_orders", 1)))
+        seeds = parse_seeds(_joined(content.get("seeds", 1)))
+        _check_count(len(combinations) * len(names) * len(methods) * len(orders) * len(seeds))
+        for combination in combinations:
+            shared = {str(key): as_text(value) for key, value in {**settings, **combination}.items()}
+            given_here = [f"{key}={value}" for key, value in {**shared, **given}.items()]
+            jobs += make_jobs(names, methods, orders, seeds, given_here)
+    except CmlBenchError as error:
+        raise CmlBenchError(f"suite {path}: {error}") from None
+    return Suite(str(title), tuple(jobs))
+
+
+def _check_count(jobs: int) -> None:
+    if jobs > MOST_JOBS:
+        raise CmlBenchError(f"{jobs} jobs are more than the {MOST_JOBS} of a sweep: divide it")
 
 
 def _strings(values: object, key: str, path: Path) -> list[str]:
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise CmlBenchError(f"suite {path} needs a list of names under {key!r}, not {values!r}")
+        raise CmlBenchError(f"suite {path} needs a list of names under {key!r}, not {values!r:.60}")
     return values
 
 
@@ -146,7 +151,9 @@ def _methods(items: object, path: Path) -> list[str]:
             for choice in _product(item, "methods", path):
                 strategy = choice.pop("strategy", None)
                 if strategy is None:
-                    raise CmlBenchError(f"suite {path} crosses {item!r} without 'strategy': add strategy: [naive], say")
+                    raise CmlBenchError(
+                        f"suite {path} crosses {item!r:.60} without 'strategy': add strategy: [naive], say"
+                    )
                 found.append(" ".join([strategy, *(f"{key}={shlex.quote(value)}" for key, value in choice.items())]))
         else:
             found.append(item)
@@ -156,7 +163,8 @@ def _methods(items: object, path: Path) -> list[str]:
 def _product(lists: object, key: str, path: Path) -> list[dict[str, str]]:
     """Return every combination of one value a key."""
     if not isinstance(lists, dict) or not all(isinstance(values, list) and values for values in lists.values()):
-        raise CmlBenchError(f"suite {path} needs a list of values for every key under {key!r}, not {lists!r}")
+        raise CmlBenchError(f"suite {path} needs a list of values for every key under {key!r}, not {lists!r:.60}")
+    _check_count(math.prod(map(len, lists.values())))
     texts = [[as_text(value) for value in values] for values in lists.values()]
     return [dict(zip(map(str, lists), values, strict=True)) for values in itertools.product(*texts)]
 

@@ -105,7 +105,7 @@ def test_the_xml_belongs_to_the_arff_that_begins_with_its_name(tmp_path: Path) -
         ({"labels": np.array([[1, np.nan], [0, 1]])}, r"labels of .* say nan in row 0, column 1"),
         ({"features": FEATURES + np.inf}, r"features of .* say inf in row 0, column 0 \(from 0\): write numbers"),
         ({"features": np.array([["a"], ["b"]])}, r"features of .* are no numbers but <U1"),
-        ({"features": FEATURES.astype(object)}, r"cannot be read as \.npz of plain arrays \(Object arrays cannot be"),
+        ({"features": FEATURES.astype(object)}, "holds no plain numbers or texts"),
         ({"ids": np.array([1.5, 2.5])}, r"ids of .* are float64: write whole numbers or strings"),
         ({"ids": np.array(["a", "a"])}, r"train\.npz cannot be used \(image id a is listed twice"),
         ({"label_names": np.array(["a", "a"])}, r"train\.npz cannot be used \(label name 'a' occurs twice\)"),
