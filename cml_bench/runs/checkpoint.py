@@ -150,21 +150,21 @@ class Checkpoints:
             tensors = self._read(file)
             if tensors is None:
                 continue
-            tree = json.loads(tensors.pop("tree").numpy().tobytes())
+            tree, logits = _parts(tensors, file)
             other = [name for name, found in self.identity.items() if tree["identity"].get(name) != found]
             if other:
                 self.say(f"checkpoint {file} is of another state of {' and '.join(other)}: not used, starting anew")
                 # It must not pass for newer than those to come.
                 remove_checkpoints(self.folder)
                 return []
-            done = tree["done"]
-            logits = [tensors.pop(f"logits{t}").numpy().copy() for t in range(done)]
             try:
-                course.resume(Stored(tree["state"], tensors), done)
+                course.resume(Stored(tree["state"], tensors), len(logits))
+                meter.add(tree["cost"])
             except CmlBenchError as error:
-                raise CmlBenchError(f"checkpoint {file} cannot be used: {error}; delete it to start anew") from error
-            meter.add(tree["cost"])
-            self.say(f"goes on after experience {done}")
+                raise _unusable(file, error) from error
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
+                raise _unusable(file, f"what was stored is no cost ({in_one_line(error)})") from error
+            self.say(f"goes on after experience {len(logits)}")
             return logits
         return []
 
@@ -185,6 +185,31 @@ class Checkpoints:
             reason = in_one_line(error)
         self.say(f"checkpoint {file} is damaged ({reason}): the one before is taken, if there is one")
         return None
+
+
+def _parts(tensors: dict[str, torch.Tensor], file: Path) -> tuple[dict[str, Any], list[Logits]]:
+    """Take the tree and the predictions out of what a file holds.
+
+    Raises:
+        CmlBenchError: If they are not there, or something else is.
+    """
+    try:
+        tree = json.loads(tensors.pop("tree").numpy().tobytes())
+        kinds = {"identity": dict, "done": int, "cost": dict, "state": dict}
+        for name, kind in kinds.items():
+            if type(tree[name]) is not kind:
+                raise TypeError(f"{name} is no {kind.__name__}")
+        logits = [tensors.pop(f"logits{t}").numpy().copy() for t in range(tree["done"])]
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise _unusable(file, f"it is not built like one ({in_one_line(error)})") from error
+    for t, block in enumerate(logits):
+        if block.ndim != 2 or block.dtype != np.float16:
+            raise _unusable(file, f"the predictions of experience {t} are {block.shape} of {block.dtype}")
+    return tree, logits
+
+
+def _unusable(file: Path, reason: object) -> CmlBenchError:
+    return CmlBenchError(f"checkpoint {file} cannot be used: {reason!s:.1000}; delete it to start anew")
 
 
 def remove_checkpoints(folder: Path) -> None:

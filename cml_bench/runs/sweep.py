@@ -126,7 +126,7 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
             given_here = [f"{key}={value}" for key, value in {**shared, **given}.items()]
             jobs += make_jobs(names, methods, orders, seeds, given_here)
     except CmlBenchError as error:
-        raise CmlBenchError(f"suite {path}: {error}") from None
+        raise CmlBenchError(f"suite {path}: {error!s:.1000}") from None
     return Suite(str(title), tuple(jobs))
 
 

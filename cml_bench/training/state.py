@@ -24,7 +24,10 @@ from cml_bench.training.state_memory import MemoryReader
 from cml_bench.training.state_nodes import Walk
 from cml_bench.training.state_rebuild import Rebuild
 
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, BufferError, AssertionError)
+_MALFORMED = (
+    *(LookupError, TypeError, ValueError, AttributeError, RuntimeError, BufferError, AssertionError),
+    *(OverflowError, MemoryError),
+)
 
 
 @dataclass(frozen=True)

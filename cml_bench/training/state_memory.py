@@ -94,6 +94,11 @@ def _bytes_at(address: int, count: int, storages: Sequence[torch.UntypedStorage]
     return torch.from_numpy(np.ctypeslib.as_array(view))
 
 
+def _demand_empty(shape: Sequence[int]) -> None:
+    if 0 not in shape:
+        raise CmlBenchError(f"a stored tensor of the shape {tuple(shape)!s:.60} has no block of memory")
+
+
 class MemoryReader:
     """Makes tensors and arrays of stored blocks; those that shared memory share it again.
 
@@ -118,6 +123,7 @@ class MemoryReader:
             raise CmlBenchError(f"a stored tensor has the type {dtype!r}, which torch does not know")
         name, device, start = self._where[number]
         if name is None:
+            _demand_empty(shape)
             return torch.empty_strided(tuple(shape), tuple(stride), dtype=kind, device=device)
         block, made = self._block(name, device), torch.empty(0, dtype=kind, device=device)
         first, rest = divmod(start, made.element_size())
@@ -133,6 +139,7 @@ class MemoryReader:
             raise CmlBenchError(f"a stored array has the type {dtype!r}, which is no plain number or text")
         name, device, start = self._where[number]
         if name is None:
+            _demand_empty(shape)
             return np.empty(tuple(shape), kind)
         buffer = self._block(name, device).numpy()
         return np.ndarray(tuple(shape), kind, buffer=buffer.data, offset=start, strides=tuple(strides))

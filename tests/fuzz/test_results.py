@@ -64,7 +64,7 @@ def result() -> dict[str, Any]:
         "metrics": evaluate(made()),
         "cost": {"seconds": {"training": 3.0}, "peak_memory_mb": {"training": 900.5},
                  "parameters": {"total": 650, "trainable": 600}, "memory": {"images": 50, "bytes": 6000}},
-        "data": {"train": {"name": "digits", "fingerprint": "aa", "label_counts": dict(zip(names, (4, 5, 6)))},
+        "data": {"train": {"name": "digits", "fingerprint": "aa", "label_counts": dict.fromkeys(names, 4)},
                  "test": {"name": "digits", "fingerprint": "bb", "counts": {"images": 12}}},
         "missing": ["a.jpg"], "predictions": {"sha256": "00"},
     }  # fmt: skip
