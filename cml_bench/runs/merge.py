@@ -55,6 +55,7 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
         for path in result_files(source):
             if path.resolve().is_relative_to(into.resolve()):
                 raise CmlBenchError(f"{path} lies in {into} already: merge other folders into it")
+            _refuse_links(path)
             result = read_result(path)
             _check_predictions(path, result)
             if result.key in known:
@@ -75,6 +76,14 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
 
 def _holds_results(folder: Path) -> bool:
     return folder.is_dir() and any(folder.rglob("*.json"))
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse symbolic links: what they lead to, a private file perhaps, would be copied into a shared folder."""
+    for origin in (path, *(path.with_suffix(suffix) for suffix in _BESIDE)):
+        for found in (origin, *(origin.rglob("*") if origin.is_dir() and not origin.is_symlink() else ())):
+            if found.is_symlink():
+                raise CmlBenchError(f"{found} is a symbolic link: put the file itself there; nothing was merged")
 
 
 def _check_predictions(path: Path, result: Result) -> None:

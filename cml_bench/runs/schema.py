@@ -5,10 +5,11 @@ A field's description and type are all that is said of it anywhere: the page is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 SCHEMA_VERSION: Final = 2
 """Version of the result files that this version of cml_bench writes."""
@@ -16,7 +17,21 @@ SCHEMA_VERSION: Final = 2
 LONGEST_TEXT: Final = 10_000
 LONGEST_TRACE: Final = 200_000
 
-Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+
+def _plain(text: str) -> str:
+    """Return a text without what moves a terminal's cursor or changes its title."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _without_control(text: str) -> str:
+    if not text.isprintable() and _CONTROL.search(text):
+        raise ValueError(f"{text!r:.60} holds a control character")
+    return text
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_without_control)]
+Message = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_plain)]
 Fraction = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -193,8 +208,8 @@ class Result(_Record):
     schema_version: Literal[2] = Field(description="Version of this schema.")
     key: Text = Field(description="Identity: sha256 over job, code version and ad hoc plug-in files, 16 digits.")
     status: Literal["ok", "failed"] = Field(description="Whether the job came to its end.")
-    error: Text | None = Field(None, description="Why it failed, in one sentence.")
-    traceback: Annotated[str, StringConstraints(max_length=LONGEST_TRACE)] | None = Field(
+    error: Message | None = Field(None, description="Why it failed, in one sentence.")
+    traceback: Annotated[str, StringConstraints(max_length=LONGEST_TRACE), AfterValidator(_plain)] | None = Field(
         None, description="Where it failed, if nobody expected that."
     )
     finished: Text | None = Field(None, description="When, in UTC, as in `2026-01-31T12:00:00Z`; since version 2.")

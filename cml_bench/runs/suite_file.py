@@ -9,16 +9,27 @@ import yaml
 
 from cml_bench.errors import CmlBenchError
 
+_DEEPEST = 20
+"""Lists in lists; a suite needs three."""
+
 
 class _Loader(yaml.SafeLoader):
     """Makes plain data only, and no more of it than is written: no references, no key twice."""
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
             event = self.peek_event()  # type: ignore[no-untyped-call]
             # References to references double and double again as soon as somebody writes them out.
             raise yaml.composer.ComposerError(None, None, f"write out *{event.anchor:.40}", event.start_mark)
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        # Looking on would take time that grows with the square of the depth.
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise RecursionError
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

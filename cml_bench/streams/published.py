@@ -54,7 +54,15 @@ class Release:
                 content = file.read(LARGEST)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise CmlBenchError(f"{place} holds no {name}: {self.get}") from None
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise CmlBenchError(f"{name} in {place} cannot be read ({error}): {self.get}") from None
         found, expected = hashlib.sha256(content).hexdigest(), self.sha256[name]
         if found != expected:

@@ -170,6 +170,8 @@ def in_zip(inner: Sequence[Mutator] = BINARY) -> Mutator:
                 members = [(name, archive.read(name)) for name in archive.namelist()]
         except Exception:
             return flip(content, rng)  # damaged before
+        if not members:
+            return flip(content, rng)
         at = rng.randrange(len(members))
         name, inside = members[at]
         action = rng.random()
@@ -294,7 +296,7 @@ def fuzz(
     outcomes["inputs"] = count
     assert not unexplained, f"{dict(outcomes)}; {len(unexplained)} kinds:\n" + "\n".join(unexplained.values())
     assert outcomes["refused"], "nothing was refused: the damage does not reach the reader"
-    print(f"{path.name}: {dict(outcomes)}")  # noqa: T201
+    print(f"{os.environ.get('PYTEST_CURRENT_TEST', path.name)}: {dict(outcomes)}")  # noqa: T201
     return outcomes
 
 

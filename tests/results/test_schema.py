@@ -23,7 +23,7 @@ from cml_bench.report.verify import verify_results
 from cml_bench.runs import schema
 from cml_bench.runs.results import ResultError, parse_result, read_result
 
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**40)
 PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | NUMBERS | TEXTS, lambda deeper: st.lists(deeper))
