@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +25,9 @@ def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of a file left that were killed half way; nobody else may be writing it now."""
+    for aside in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        aside.unlink(missing_ok=True)

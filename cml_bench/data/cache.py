@@ -82,23 +82,23 @@ def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
     """Return the (n, ...) float16 rows stored under a key, or None if there are none; warns of a damaged file."""
     path = _path(cache_dir, key)
     try:
-        rows = _map(path)
         state = path.stat()
         whole = _is_whole(path, state.st_size, state.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        warnings.warn(f"cached features {path} are damaged ({error}) and will be computed again", stacklevel=2)
-        return None
-    if rows.dtype != torch.float16 or rows.dim() < 2 or len(rows) != n:
-        warnings.warn(
-            f"cached features {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed again",
-            stacklevel=2,
-        )
+    except OSError as error:
+        warnings.warn(f"cached features {path} cannot be read ({error}) and will be computed again", stacklevel=2)
         return None
     if not whole:
         warnings.warn(
             f"cached features {path} are damaged (their checksum is wrong) and will be computed again", stacklevel=2
+        )
+        return None
+    rows = _map(path)
+    if rows.dtype != torch.float16 or rows.dim() < 2 or len(rows) != n:
+        warnings.warn(
+            f"cached features {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed again",
+            stacklevel=2,
         )
         return None
     return rows
@@ -114,7 +114,7 @@ def _map(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_whole(path: Path, size: int, modified: int) -> bool:
     """Return whether a file ends in the checksum of its content; it is read once, while size and time are the same."""
     left, found = size - _CHECKSUM.size, 0
