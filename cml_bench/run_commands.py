@@ -136,24 +136,26 @@ def _execute(
     from cml_bench.report import forecast
     from cml_bench.report.console import make_console
     from cml_bench.report.formats import to_terminal
+    from cml_bench.runs.stopping import Terminated, terminable
 
     console = make_console()
     if dry_run:
         console.print(forecast.to_terminal(forecast.forecast(jobs, results, retry_failed), workers))
         return
     try:
-        table = run_jobs(
-            jobs,
-            results,
-            workers=workers,
-            engine=engine,
-            console=console,
-            checkpoint_every=checkpoint_every.value,
-            retry_failed=retry_failed,
-        )
-    except KeyboardInterrupt:
+        with terminable():
+            table = run_jobs(
+                jobs,
+                results,
+                workers=workers,
+                engine=engine,
+                console=console,
+                checkpoint_every=checkpoint_every.value,
+                retry_failed=retry_failed,
+            )
+    except KeyboardInterrupt as stop:
         typer.echo("interrupted: finished results are kept; the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     console.print(to_terminal(table, console.width))
     console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
     failed = sum(int(part.rows["failed"].sum()) for part in table.benchmarks)

@@ -58,7 +58,7 @@ def parse_engine(text: str) -> Engine:
     return engine
 
 
-SKIPPED: Final = "another process is running this job: its result will be here as well"
+SKIPPED: Final = "another process has taken this job: its result is here, or will be"
 
 
 PATIENCE: Final = 60.0

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -95,8 +96,11 @@ class _Pool(ProcessPoolExecutor):
         self._hang_up()
         return self._begun
 
-    def __exit__(self, *error: object) -> None:
-        """End the workers, then wait for what they have said."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """End the workers, then wait for what they have said; whoever interrupts does not wait for their jobs."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            for worker in list(self._processes.values()):
+                worker.kill()
         self.shutdown(cancel_futures=True)
         self._hang_up()
 
@@ -117,6 +121,15 @@ def _connect(events: Queue[Event | None]) -> None:
     _events = events
     # Ctrl-C reaches every process of a terminal: a worker drops its job at once and in silence, the parent speaks.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed can tell nobody: its workers would wait for it, and hold their jobs, for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _check(jobs: Sequence[Job]) -> None:
