@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +25,17 @@ class JobLog:
         job: The job; ``job.log`` says which tracker.
         folder: Where TensorBoard's event files, or the files of W&B, are written.
         epochs: Epochs of an experience.
+        say: Called with a sentence for the user when the log cannot be written any more; the job goes on without.
 
     Raises:
         CmlBenchError: If the tracker cannot be started.
     """
 
-    def __init__(self, job: Job, folder: Path, epochs: int) -> None:
+    def __init__(self, job: Job, folder: Path, epochs: int, say: Callable[[str], object]) -> None:
         self._epochs = epochs
+        self._folder = folder
+        self._say = say
+        self._works = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._logger: BaseLogger = (
@@ -49,10 +55,29 @@ class JobLog:
         if isinstance(self._logger, WandBLogger):
             self._logger.wandb.finish(exit_code=int(kind is not None))
         else:
-            self._logger.writer.close()
+            writer = self._logger.writer
+            with self._harmless():
+                writer.close()
+            # Closed or not: Avalanche closes it once more when the process ends.
+            writer.all_writers = writer.file_writer = None
 
     def __call__(self, event: Event) -> None:
         """Log the figures of one event, if it has any."""
+        if self._works:
+            with self._harmless():
+                self._log(event)
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Let no full disk end a job for the sake of its log; say so once."""
+        try:
+            yield
+        except OSError as error:
+            if self._works:
+                self._works = False
+                self._say(f"log in {self._folder} cannot be written ({error.strerror}): the job goes on without it")
+
+    def _log(self, event: Event) -> None:
         step = event.experience * self._epochs + event.epoch
         if event.loss is not None:
             self._logger.log_single_metric("Loss_Epoch/train_phase/train_stream", event.loss, step)

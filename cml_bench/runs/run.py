@@ -25,13 +25,14 @@ from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
 from cml_bench.runs.footprint import TrainableParameters, look_at_memories
+from cml_bench.runs.freshness import changed_jobs
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.job_log import JobLog
 from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
-from cml_bench.runs.results import checkpoint_folder, predictions_digest, result_path, write_result
+from cml_bench.runs.results import checkpoint_folder, is_done, predictions_digest, result_path, write_result
 from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
@@ -95,13 +96,17 @@ def run_job(
             criterion=resolved.criterion(**resolved.criterion_options).to(resolved.training.device),
             oracle=scenario.oracle,
         )
+
+        def say(message: str) -> None:
+            report(Event(index, "note", message))
+
         stored = None
         if checkpoints is not None:
             # A job that kept no models has none of its first experiences.
             found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
-            stored = Checkpoints(checkpoints, found, lambda message: report(Event(index, "note", message)))
+            stored = Checkpoints(checkpoints, found, say)
         snapshots = Snapshots(models_beside, backbone, model) if models_beside else None
-        with JobLog(job, log, resolved.training.epochs) if log else nullcontext() as tracker:
+        with JobLog(job, log, resolved.training.epochs, say) if log else nullcontext() as tracker:
             told = _both(tracker, report) if tracker else report
             predictions = _record(resolved, run, scenario, meter, index, told, stored, snapshots)
         with meter.phase("metrics"):
@@ -126,13 +131,14 @@ def run_and_store(
     """Run a job and write its files; a failure is a result too, with its sentence.
 
     A job that was stopped goes on from its last checkpoint, which lies beside the result until that is written. A job
-    that another process is running, for as long as ``patience`` says (seconds), is left to it.
+    that another process is running, for as long as ``patience`` says (seconds), is left to it, and so is one that it
+    has finished.
 
     Returns:
-        The result as written; None for a job that another process is running.
+        The result as written; None for a job that another process has taken.
     """
     with claim(result_path(results, job), patience) as mine:
-        if not mine:
+        if not mine or _is_settled(job, results):
             report(Event(index, "skipped", SKIPPED))
             return None
         result = _run_and_store(job, results, index, report, checkpoint_every)
@@ -140,6 +146,17 @@ def run_and_store(
     done = result["status"] == "ok"
     report(Event(index, "done", fraction=1.0) if done else Event(index, "failed", result["error"]))
     return result
+
+
+def _is_settled(job: Job, results: Path) -> bool:
+    """Return whether a job has a complete result of the data as they are; it had none when this process chose it."""
+    if not is_done(results, job):
+        return False
+    try:
+        return not changed_jobs([job], results)
+    except CmlBenchError:
+        # Data that cannot be read now make no better result.
+        return True
 
 
 def _run_and_store(

@@ -87,7 +87,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         self.head_output: HeadOutput | None = None
         self.second_view: HeadOutput | None = None
         self.epoch_loss = math.nan
-        self._loss_sum = torch.zeros(1)
+        self._losses: list[Tensor] = []
         self._callbacks: dict[str, tuple[Callable[..., None], ...]] = {}
 
     # -- plugins -------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class MultiLabelTemplate(SupervisedTemplate):
     _after_update = _trigger("after_update")
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
-        self._loss_sum += self.loss.detach()
+        self._losses.append(self.loss.detach())
         for callback in self._callbacks.get("after_training_iteration", ()):
             callback(self, **kwargs)
 
@@ -193,17 +193,21 @@ class MultiLabelTemplate(SupervisedTemplate):
         Raises:
             CmlBenchError: If the loss became NaN or infinite.
         """
-        self._loss_sum = torch.zeros(1, device=self.device)
+        self._losses = []
         self._criterion.start_epoch(self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs)
-        before = self.clock.train_exp_iterations
         super().training_epoch(**kwargs)
-        # One look an epoch: a NaN stays in the sum, and a GPU is not stalled at every step.
-        self.epoch_loss = self._loss_sum.item() / max(1, self.clock.train_exp_iterations - before)
-        if not math.isfinite(self.epoch_loss):
-            raise CmlBenchError(
-                f"the loss became {self.epoch_loss} in experience {self.clock.train_exp_counter}, epoch "
-                f"{self.clock.train_exp_epochs} with lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
-            )
+        # One look an epoch: a GPU is not stalled at every step.
+        losses = torch.stack(self._losses).flatten().tolist() if self._losses else []
+        self._losses = []
+        self.epoch_loss = sum(losses) / max(1, len(losses))
+        # Counted from 1, as progress is.
+        for step, loss in enumerate(losses, start=1):
+            if not math.isfinite(loss):
+                raise CmlBenchError(
+                    f"the loss became {loss} in experience {self.clock.train_exp_counter + 1}, epoch "
+                    f"{self.clock.train_exp_epochs + 1}, step {step} of {len(losses)} with "
+                    f"lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
+                )
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self._criterion.end_experience(self.model)

@@ -240,16 +240,23 @@ def test_epoch_loss_is_the_mean_over_steps(tiny_scenario: Any, learn: Any) -> No
 def test_a_loss_that_is_not_finite_is_named(tiny_scenario: Any, learn: Any, value: float) -> None:
     class Breaking(SupervisedPlugin):
         def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-            if strategy.clock.train_exp_counter == 1 and strategy.clock.train_exp_epochs == 2:
+            clock = strategy.clock
+            if (clock.train_exp_counter, clock.train_exp_epochs, clock.train_epoch_iterations) == (1, 2, 1):
                 strategy.loss += value
 
+    scenario = tiny_scenario()
+    steps = math.ceil(len(scenario.train_stream[1].dataset) / 8)
     with pytest.raises(CmlBenchError) as caught:
-        learn(Naive(), tiny_scenario(), extra=[Breaking()], epochs=4, lr=0.125)
-    assert str(caught.value) == f"the loss became {value} in experience 1, epoch 2 with lr=0.125: lower lr"
+        learn(Naive(), scenario, extra=[Breaking()], epochs=4, lr=0.125)
+    assert str(caught.value) == (
+        f"the loss became {value} in experience 2, epoch 3, step 2 of {steps} with lr=0.125: lower lr"
+    )
 
 
 def test_an_absurd_learning_rate_ends_in_a_sentence(tiny_scenario: Any, learn: Any) -> None:
-    with pytest.raises(CmlBenchError, match=r"loss became (nan|inf) in experience 0, epoch \d+ with lr=1e\+38"):
+    with pytest.raises(
+        CmlBenchError, match=r"loss became (nan|inf) in experience 1, epoch \d+, step \d+ of \d+ with lr=1e\+38"
+    ):
         learn(Naive(), tiny_scenario(), lr=1e38, epochs=5)
 
 
