@@ -1,0 +1,150 @@
+"""What is computed once and kept: killed half way it is made again, damaged it is never used."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cml_bench.data.cache import cached_features, lookup
+from cml_bench.data.sets.feature_table import FeatureTable
+from cml_bench.data.table import LabelTable
+from cml_bench.errors import CmlBenchError
+
+ROWS = torch.arange(6000, dtype=torch.float32).reshape(60, 100)
+KEY = {"backbone": "tiny"}
+
+
+def store(folder: Path, pause: float = 0.0) -> Tensor:
+    def blocks() -> Iterator[Tensor]:
+        for block in ROWS.split(20):
+            yield block
+            time.sleep(pause)
+
+    return cached_features(folder, KEY, len(ROWS), blocks)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def test_features_killed_half_way_are_computed_again(tmp_path: Path, until: Callable[..., None]) -> None:
+    process = multiprocessing.get_context("fork").Process(target=store, args=(tmp_path, 60))
+    process.start()
+    until(lambda: files(tmp_path))
+    process.kill()
+    process.join()
+    (left,) = files(tmp_path)
+    assert left.suffix == ".part"
+    assert lookup(tmp_path, KEY, len(ROWS)) is None
+    assert torch.equal(store(tmp_path), ROWS.half())
+    assert [path.suffix for path in files(tmp_path)] == [".json", ".npy"]
+
+
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.005, 0.1, 0.5, 0.9, 1.0])
+def test_one_flipped_bit_of_stored_features_is_noticed(tmp_path: Path, place: float) -> None:
+    store(tmp_path)
+    (path,) = tmp_path.rglob("*.npy")
+    flip(path, place)
+    with pytest.warns(UserWarning, match=r"cached features .*will be computed again"):
+        assert lookup(tmp_path, KEY, len(ROWS)) is None
+    with pytest.warns(UserWarning, match="computed again"):
+        assert torch.equal(store(tmp_path), ROWS.half())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(lookup(tmp_path, KEY, len(ROWS)), ROWS.half())
+
+
+def test_features_of_a_version_without_checksums_are_computed_again(tmp_path: Path) -> None:
+    store(tmp_path)
+    (path,) = tmp_path.rglob("*.npy")
+    np.save(path, ROWS.half().numpy())
+    with pytest.warns(UserWarning, match="checksum"):
+        assert torch.equal(store(tmp_path), ROWS.half())
+
+
+def test_a_file_is_read_for_its_checksum_once_a_process(tmp_path: Path, monkeypatch: Any) -> None:
+    store(tmp_path)
+    assert lookup(tmp_path, KEY, len(ROWS)) is not None
+    monkeypatch.setattr("zlib.crc32", lambda *_: pytest.fail("read again"))
+    assert lookup(tmp_path, KEY, len(ROWS)) is not None
+
+
+# -- label tables ----------------------------------------------------------------------------------------------------
+
+
+class Slow(LabelTable):
+    """A table that is being written for ever."""
+
+    def save(self, path: Path) -> None:
+        from cml_bench.files import replace_file
+
+        def half(file: Any) -> None:
+            file.write(b"PK\x03\x04" * 1000)
+            file.flush()
+            time.sleep(600)
+
+        replace_file(path, half)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: Any) -> FeatureTable:
+    monkeypatch.setenv("CML_BENCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    labels = (rng.random((400, 30)) < 0.3).astype(np.int8)
+    root = tmp_path / "features"
+    root.mkdir()
+    names = np.array([f"label{i}" for i in range(30)])
+    np.savez(root / "train.npz", features=rng.random((400, 4)), labels=labels, label_names=names)
+    return FeatureTable(root=str(root))
+
+
+def prepare_for_ever(data: FeatureTable) -> None:
+    LabelTable.save = Slow.save  # type: ignore[method-assign]
+    data.table("train")
+
+
+def test_prepare_killed_half_way_starts_again(data: FeatureTable, until: Callable[..., None]) -> None:
+    path = data.table_path("train")
+    process = multiprocessing.get_context("fork").Process(target=prepare_for_ever, args=(data,))
+    process.start()
+    until(lambda: list(path.parent.glob("*.part")))
+    process.kill()
+    process.join()
+    assert not path.exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = data.table("train")
+    assert path.is_file()
+    assert LabelTable.load(path).fingerprint == made.fingerprint == data.read("train").fingerprint
+
+
+@pytest.mark.parametrize("place", np.linspace(0, 1, 12))
+def test_one_flipped_bit_of_a_label_table_changes_nothing_that_is_used(data: FeatureTable, place: float) -> None:
+    """The checksums of the zip format cover the arrays; what they leave out is never read."""
+    whole = data.table("train")
+    path = data.table_path("train")
+    flip(path, place)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        table = data.table("train")
+    assert table.fingerprint == whole.fingerprint
+    assert all("read from the original files" in str(note.message) for note in said)
+    try:
+        assert LabelTable.load(path).fingerprint == whole.fingerprint
+    except CmlBenchError as error:
+        pytest.fail(f"the damaged table was left there: {error}")
