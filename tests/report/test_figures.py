@@ -234,6 +234,18 @@ def test_looks_differ_in_more_than_colour() -> None:
 def test_short_names_keep_what_tells_methods_apart() -> None:
     names = short_names(["er memory_size=200", "dlfl memory_size=200", "dlfl memory_size=200 lr=0.1", "naive"])
     assert list(names.values()) == ["er", "dlfl", "dlfl lr=0.1", "naive"]
+    assert short_names(
+        [
+            "er loss=assume_negative loss.scope=seen memory_size=9",
+            "er memory_size=9",
+            "er relabel=oracle memory_size=9",
+        ],
+        ["AN seen (BCE)", "BCE", "BCE"],
+    ) == {
+        "er loss=assume_negative loss.scope=seen memory_size=9": "er AN seen",
+        "er memory_size=9": "er BCE",
+        "er relabel=oracle memory_size=9": "er BCE oracle",
+    }
     long = ["x" * 50 + "a" + "y" * 50, "x" * 50 + "b" + "y" * 50]
     assert len(set(short_names(long).values())) == 2
     assert short_names(["", "\x00\n"])[""] == "?"

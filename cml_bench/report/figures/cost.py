@@ -33,7 +33,7 @@ def draw(section: Section, column: str) -> Picture | None:
     if data["cost"].nunique() < 2:
         return None
     short, axis = COSTS[column]
-    figure, axes = blank(5.4, 4.0)
+    figure, axes = blank(6.0, 4.0)
     logarithmic = data["cost"].min() > 0 and data["cost"].max() > _LOG_FROM * data["cost"].min()
     if logarithmic:
         axes.set_xscale("log")

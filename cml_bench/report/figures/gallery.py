@@ -56,7 +56,8 @@ def draw_all(section: Section) -> tuple[list[Picture], list[str]]:
 
 def draw_overall(table: BenchmarkTable) -> tuple[list[Picture], list[str]]:
     """Draw average ranks over several benchmarks, or say why not."""
-    looks = make_looks(table.rows.loc[table.rows["n"] > 0, "method"])
+    rows = table.rows[table.rows["n"] > 0]
+    looks = make_looks(rows["method"], rows["loss"].fillna(""))
     try:
         with drawing():
             return [ranks.draw(table, looks)], []

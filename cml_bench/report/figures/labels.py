@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -26,8 +27,9 @@ _NUMBERED: Final = 15
 """More labels than this are drawn without figures in the cells."""
 _LONGEST: Final = 18
 _STEP: Final = 1.6
-_ABOVE: Final = 0.25
-_BELOW: Final = 0.5
+_ABOVE: Final = 0.4
+_BELOW: Final = 0.65
+_LETTERS: Final = 24
 """Inches from one map to the next, above the first row of maps and below each row."""
 _COLOURS: Final = "cividis"
 """Even to the eye, with and without colour vision, and in grey."""
@@ -79,7 +81,8 @@ def _drawn(shown: Sequence[Look], maps: dict[str, Values], names: Sequence[str],
         row, column = divmod(i, across)
         axes = add(left + column * _STEP, _ABOVE + row * (height + _BELOW), _STEP - 0.1, height)
         _draw_map(axes, maps[look.method], n_seen, scale)
-        axes.text(0, 1, look.name, transform=_shifted(axes.transAxes, figure, 3), va="bottom", fontsize=8)
+        title = textwrap.fill(look.name, _LETTERS, max_lines=2, placeholder=" …")
+        axes.text(0, 1, title, transform=_shifted(axes.transAxes, figure, 3), va="bottom", fontsize=8)
         if column == 0:
             for c, name in enumerate(named):
                 axes.text(-0.6, c, name, ha="right", va="center", fontsize=size)

@@ -17,7 +17,7 @@ _FEWEST: Final = 30
 
 def draw(section: Section, calibration: Calibration) -> Picture:
     """Draw observed over predicted frequencies."""
-    figure, axes = blank(5.4, 4.0)
+    figure, axes = blank(6.0, 4.0)
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=0.7, linestyle=(0, (4, 3)))
     ends = []
     for method, rows in calibration.reliability.groupby("method", sort=False):

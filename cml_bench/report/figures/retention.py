@@ -23,7 +23,7 @@ def draw(section: Section) -> Picture | None:
     data = _data(section)
     if data.empty:
         return None
-    figure, axes = blank(5.4, 4.9)
+    figure, axes = blank(6.0, 4.9)
     # One scale for both, so that the diagonal is one.
     spans = data[["learnt_low", "learnt_high", "kept_low", "kept_high", "learnt", "kept"]]
     begins = percent_axis(axes, "x", spans)
@@ -50,7 +50,7 @@ def draw(section: Section) -> Picture | None:
             axes.plot([row["learnt"], row["learnt"]], [row["kept_low"], row["kept_high"]], **bars)
             named.append((row["kept"], look))
         axes.plot([row["learnt"]], [row["kept"]], linestyle="", **look.of_marker)
-    axes.set_xlabel("plasticity: mAP of labels right after they were learnt (%)")
+    axes.set_xlabel("plasticity: mAP when just learnt (%)")
     axes.set_ylabel("mAP of the same labels at the end (%)")
     ruled(axes, "both")
     beside(axes, named, leaders=False)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -36,7 +37,8 @@ SHOWN: Final = 10
 _MARKERS: Final = "osD^vPXoD^"
 _LINES: Final = ("-", "-", "-", "-", "-", "-", "-", (0, (4, 2)), (0, (4, 2)), (0, (4, 2)))
 _HOLLOW_FROM: Final = len(COLOURS)
-_LONGEST_NAME: Final = 30
+_LONGEST_NAME: Final = 40
+_LONGEST_KEY: Final = 8
 
 RC: Final[dict[Any, Any]] = {
     "font.size": 9,
@@ -111,10 +113,15 @@ class Look:
         return {"marker": self.marker, **edge, "zorder": 3 if self.shown else 1.5}
 
 
-def make_looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Give each method a look; the first ``SHOWN`` have colours, so the best should come first."""
+def make_looks(methods: Iterable[str], losses: Iterable[str] = ()) -> dict[str, Look]:
+    """Give each method a look; the first ``SHOWN`` have colours, so the best should come first.
+
+    Args:
+        methods: Canonical specifications.
+        losses: What tables call their criteria; nothing for what the specifications say.
+    """
     methods = list(methods)
-    names = short_names(methods)
+    names = short_names(methods, losses)
     looks = {}
     for i, method in enumerate(methods):
         shown = i < SHOWN
@@ -131,15 +138,18 @@ def make_looks(methods: Iterable[str]) -> dict[str, Look]:
     return looks
 
 
-def short_names(methods: Iterable[str]) -> dict[str, str]:
-    """Return a name for each method: its strategy, and those options in which methods of this strategy differ."""
-    words = {method: printable(method).split() or ["?"] for method in methods}
+def short_names(methods: Iterable[str], losses: Iterable[str] = ()) -> dict[str, str]:
+    """Return a name for each method: its strategy, and those options in which methods of this strategy differ.
+
+    An option whose value is a word is that word; arguments are those of ``make_looks``.
+    """
+    words = {method: _words(method, loss) for method, loss in zip_longest(methods, losses, fillvalue="")}
     strategies = Counter(parts[0] for parts in words.values())
     names = {}
     for method, (strategy, *options) in words.items():
         others = [set(parts[1:]) for parts in words.values() if parts[0] == strategy]
         common = set.intersection(*others) if strategies[strategy] > 1 else set(options)
-        name = " ".join([strategy, *(option for option in options if option not in common)])
+        name = " ".join([strategy, *(_spoken(option) for option in options if option not in common)])
         names[method] = _shortened(name)
     repeated = {name for name, count in Counter(names.values()).items() if count > 1}
     numbers = {method: i + 1 for i, method in enumerate(words)}
@@ -151,7 +161,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
-def blank(width: float = 5.4, height: float = 3.7, **grid: Any) -> tuple[Figure, Any]:
+def blank(width: float = 6.0, height: float = 3.7, **grid: Any) -> tuple[Figure, Any]:
     """Return an empty figure of so many inches and its axes."""
     # Not pyplot: it would choose a window system and keep every figure.
     figure = Figure(figsize=(width, height), layout="constrained", dpi=200)
@@ -177,6 +187,22 @@ def drawing() -> Iterator[None]:
 def plain(text: str) -> str:
     """Return what a file may be called after a text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.") or "_"
+
+
+def _words(method: str, loss: str) -> list[str]:
+    """Return a specification's words, with what tables call the criterion in the place of those that describe it."""
+    strategy, *options = printable(method).split() or ["?"]
+    if loss:
+        options = [printable(loss).removesuffix(" (BCE)"), *(option for option in options if not option.startswith(("loss=", "loss.")))]
+    return [strategy, *options]
+
+
+def _spoken(option: str) -> str:
+    """Return an option in few letters: ``herding`` for ``selection=herding``, ``margin=1`` for ``logit_margin=1``."""
+    key, _, value = option.partition("=")
+    if re.fullmatch(r"[a-z][a-z_]+", value) and value not in ("true", "false", "none"):
+        return value
+    return f"{key.rpartition('_')[2]}={value}" if value and len(key) > _LONGEST_KEY else option
 
 
 def _shortened(name: str) -> str:
