@@ -75,7 +75,7 @@ def compare(
     """Compare results: a table a benchmark, with what differs beyond chance said under it."""
     from cml_bench import api
     from cml_bench.report import formats
-    from cml_bench.report.console import make_console
+    from cml_bench.report.console import make_console, put_out
     from cml_bench.report.table_page import to_html
 
     table = api.compare(
@@ -102,12 +102,4 @@ def compare(
     else:
         writers = {Format.markdown: formats.to_markdown, Format.latex: formats.to_latex, Format.html: to_html}
         text = writers[format_](table, intervals=intervals)
-    if output is None:
-        typer.echo(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CmlBenchError(
-            f"table {output} cannot be written ({error.strerror}): name a file in a folder that exists"
-        ) from None
+    put_out(text, output)

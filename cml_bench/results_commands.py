@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.run_commands import DEFAULT_RESULTS
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True
@@ -104,7 +101,7 @@ def rescore(
     Values are x 100 in the terminal and in Markdown, fractions in CSV.
     """
     from cml_bench.report import rescore_formats
-    from cml_bench.report.console import make_console
+    from cml_bench.report.console import make_console, put_out
     from cml_bench.report.label_groups import parse_cuts
     from cml_bench.report.rescore import rescore as rescore_results
 
@@ -114,7 +111,7 @@ def rescore(
     if format_ is Format.terminal and output is None:
         make_console().print(rescore_formats.to_terminal(found))
     else:
-        _write((rescore_formats.to_csv if format_ is Format.csv else rescore_formats.to_markdown)(found), output)
+        put_out((rescore_formats.to_csv if format_ is Format.csv else rescore_formats.to_markdown)(found), output)
     for line in found.left_out:
         typer.echo(f"left out: {line}", err=True)
     if found.left_out:
@@ -124,9 +121,11 @@ def rescore(
 @app.command()
 def export(runs: RunsArgument = None, output: OutputOption = None) -> None:
     """Write every figure as a row of its own (CSV): job, experience, label, metric, value."""
+    from cml_bench.report.console import put_out
+    from cml_bench.report.csv_text import csv_text
     from cml_bench.report.export import export_results
 
-    _write(export_results(runs or [DEFAULT_RESULTS]).to_csv(index=False, lineterminator="\n"), output)
+    put_out(csv_text(export_results(runs or [DEFAULT_RESULTS])), output)
 
 
 @app.command()
@@ -141,13 +140,3 @@ def merge(
     typer.echo(f"{done.added} results copied to {into}, {done.present} there already")
     for folder in done.unfinished:
         typer.echo(f"not finished, left where it is: {folder}")
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CmlBenchError(f"{output} cannot be written ({error.strerror}): name another file") from None

@@ -74,7 +74,8 @@ def row_notes(row: dict[Any, Any], metrics: Sequence[str]) -> str:
     if row["failed"]:
         notes.append(f"{row['failed']} failed")
     if row["duplicates"]:
-        notes.append(f"{row['duplicates']} run twice, counted once")
+        older = "result of a job" if row["duplicates"] == 1 else "results of jobs"
+        notes.append(f"{row['duplicates']} older {older} left out")
     if row["missing_images"]:
         notes.append(f"{row['missing_images']} images missing")
     if isinstance(row.get("replay_labels"), str) and row["replay_labels"] != "as_stored":

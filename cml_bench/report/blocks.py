@@ -44,8 +44,9 @@ def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ())
     Args:
         keys: What ``job_keys`` returned, for the finished jobs that count.
         key: One of ``KEYS``.
-        bounds: Values that do not compete.
+        bounds: Values that do not compete; blocks that they alone have count for nothing.
     """
-    present = keys.groupby([*BLOCK[key], key]).size().unstack(key).notna()
-    found = tuple(str(label) for label in present if present[label].all() and label not in bounds)
+    rivals = keys[~keys[key].isin(bounds)]
+    present = rivals.groupby([*BLOCK[key], key]).size().unstack(key).notna()
+    found = tuple(str(label) for label in present if present[label].all())
     return found if len(found) > 1 and len(present) > 1 else ()

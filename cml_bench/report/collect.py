@@ -41,6 +41,8 @@ JOB_COLUMNS: Final = (
     "memory_mb",
     "trainable_parameters",
     "missing_images",
+    "code_version",
+    "finished",
     "when_learnt",
 )
 """Columns of every frame; those after them are metrics."""
@@ -70,7 +72,8 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
         undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal; ``sources`` a digest
         of the labels and ``data`` one of labels and weights (None for a job that failed before it had read them);
-        ``when_learnt`` the mAP of each experience's labels right after it.
+        ``code_version`` that of the cml_bench that ran it, and ``finished`` when (both None where the result does not
+        say); ``when_learnt`` the mAP of each experience's labels right after it.
 
         Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``peak_memory_mb`` the
         largest over phases, in MiB; ``stored_images`` the most images that the memories held (0 for none) and
@@ -146,6 +149,8 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "seed": job.seed,
         **costs(result.cost),
         "missing_images": len(result.missing),
+        "code_version": result.environment and result.environment.code_version,
+        "finished": result.finished,
         "when_learnt": _diagonal(result),
         **({} if result.metrics is None else result.metrics.summary),
     }

@@ -1,11 +1,33 @@
-"""The console that tables are printed on."""
+"""Where tables go: the terminal, a pipe or a file."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import typer
 from rich.console import Console
+
+from cml_bench.errors import CmlBenchError
 
 
 def make_console() -> Console:
     """Return a console; one that writes to a file or a pipe does not wrap tables at 80 columns."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
+
+
+def put_out(text: str, output: Path | None) -> None:
+    """Write a text into a file, or print it where there is none.
+
+    Raises:
+        CmlBenchError: If the file cannot be written.
+    """
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CmlBenchError(
+            f"{output} cannot be written ({error.strerror}): name a file in a folder that exists"
+        ) from None

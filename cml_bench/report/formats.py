@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cml_bench.report.csv_text import csv_text
 from cml_bench.report.grid import BEST, SECOND, Grid
 from cml_bench.report.published_grids import all_grids
 from cml_bench.report.published_grids import sheet as published_sheet
@@ -31,10 +32,10 @@ _LATEX_LETTERS: Final = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "±": r"$\pm$",
     }
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_terminal(table: ComparisonTable, width: int = 200, *, intervals: bool = False) -> Group:
@@ -78,37 +79,35 @@ def to_markdown(table: ComparisonTable, *, intervals: bool = False) -> str:
     """Return Markdown: each table under its heading, values x 100, best bold, second underlined."""
     parts = []
     for made in all_grids(table, intervals=intervals):
-        cells = made.cells.apply(lambda column: column.str.replace("|", "\\|", regex=False))
-        for column in made.names[:1] if made.names[0] == "method" else ():
-            cells[column] = "`" + cells[column] + "`"
+        cells = made.cells.apply(lambda column: column.map(_code if column.name == "method" else _plain))
         for mark, (before, after) in _MARKDOWN.items():
             cells = cells.where(made.marks != mark, before + cells + after)
         sides = ["left" if column in made.names else "right" for column in cells]
-        body = cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
+        body = cells.rename(columns=_plain).to_markdown(index=False, disable_numparse=True, colalign=sides)
         notes = "".join(f"\n{_plain(note)}\n" for note in made.notes)
         parts.append(f"### {_plain(made.heading)}\n\n{body}\n{notes}")
     parts += [f"{_plain(note)}\n" for note in table.notes]
     if table.unreadable:
-        parts.append("Unreadable:\n\n" + "".join(f"- `{line}`\n" for line in table.unreadable))
+        parts.append("Unreadable:\n\n" + "".join(f"- {_plain(line)}\n" for line in table.unreadable))
     return "\n".join(parts)
 
 
 def to_csv(table: ComparisonTable) -> str:
     """Return CSV: all tables in one sheet, fractions in full precision, every statistic in a column of its own.
 
-    Beside the columns of ``BenchmarkTable.rows`` there are those of the differences, and what is said under the table.
-    Published numbers are rows of their own, known by their ``source``, with columns of their own.
+    Beside the columns of ``BenchmarkTable.rows`` there are those of the differences, and ``remarks``: what is said
+    under the table, and about all tables. Published numbers are rows of their own, known by their ``source``, with
+    columns of their own; so are files that could not be read, known by ``unreadable``.
     A text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    sheets = [sheet for part in table.benchmarks for sheet in _sheets(part)]
+    sheets = [sheet for part in table.benchmarks for sheet in _sheets(part, table.notes)]
+    if table.unreadable:
+        sheets.append(pd.DataFrame({"unreadable": table.unreadable}))
     if not sheets:
         return ""
     sheet = pd.concat(sheets, ignore_index=True)
-    for column in sheet.select_dtypes(exclude="number"):
-        sheet[column] = sheet[column].map(_unformula)
-    last = ["notes", "remarks"]
-    sheet = sheet[[*(column for column in sheet.columns if column not in last), *last]]
-    return sheet.rename(columns=_unformula).to_csv(index=False)
+    last = [column for column in ("notes", "remarks", "unreadable") if column in sheet]
+    return csv_text(sheet[[*(column for column in sheet if column not in last), *last]])
 
 
 def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
@@ -139,7 +138,7 @@ def _too_wide(made: Grid, width: int) -> list[str]:
     return hidden
 
 
-def _sheets(part: BenchmarkTable) -> list[pd.DataFrame]:
+def _sheets(part: BenchmarkTable, remarks: Iterable[str]) -> list[pd.DataFrame]:
     settings = {name: getattr(part, name) for name in ("benchmark", "version", "benchmark_options", "data")}
     sheet = part.rows.rename(columns={"benchmark": "benchmark_title"})
     for place, (name, value) in enumerate(settings.items()):
@@ -149,14 +148,10 @@ def _sheets(part: BenchmarkTable) -> list[pd.DataFrame]:
         sheet = pd.concat(
             [sheet.assign(baseline=part.baseline), beside.add_prefix(f"{part.metrics[0]}_vs_baseline_")], axis=1
         )
-    sheets = [sheet.assign(remarks=" ".join(part.notes))]
+    sheets = [sheet.assign(remarks=" ".join((*part.notes, *remarks)))]
     if part.published is not None and len(part.published.numbers):
         sheets.append(published_sheet(part.published).assign(**settings))
     return sheets
-
-
-def _unformula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _latex(text: object) -> str:
@@ -171,8 +166,15 @@ def _latex_styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.st
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
-    return re.sub(r"([*`\[\]])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
+    """Return text that Markdown shows as it is, in a table too."""
+    return re.sub(r"([*`|\[\]\\])", r"\\\1", html.escape(_one_line(text), quote=False))
+
+
+def _code(text: str) -> str:
+    """Return text that Markdown shows as code, in a table too."""
+    fence = "``" if "`" in text else "`"
+    space = " " * ("`" in text)
+    return f"{fence}{space}{_one_line(text)}{space}{fence}".replace("|", "\\|")
 
 
 def _one_line(text: str) -> str:

@@ -12,12 +12,9 @@ import pandas as pd
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.metrics.names import parse_metric
 from cml_bench.metrics.retention import forward_transfer, mean_defined
-from cml_bench.report.collect import JOB_COLUMNS
+from cml_bench.report.collect import COST_COLUMNS, JOB_COLUMNS
 from cml_bench.report.label_groups import GROUPS
-from cml_bench.report.quantities import COSTS
-
-CONFIGURATION: Final = ["benchmark", "version", "benchmark_options", "data"]
-"""What jobs share that may stand in one column: the same images, labels and settings."""
+from cml_bench.report.repeats import CONFIGURATION, finished_once
 
 FRESH: Final = "from_scratch"
 """Method whose runs forward transfer is measured against."""
@@ -43,11 +40,11 @@ def with_metrics(jobs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
-    known = [column for column in jobs.columns if column not in JOB_COLUMNS or column in (*COSTS, "seconds")]
+    known = [column for column in jobs.columns if column not in JOB_COLUMNS or column in COST_COLUMNS]
     values = jobs[name] if name in known else pd.Series(float("nan"), index=jobs.index)
     done = jobs["status"] == "ok"
     if name == "forward_transfer":
-        return _forward_transfer(jobs, done)
+        return _forward_transfer(jobs)
     metric = parse_metric(name, GROUPS)
     if metric.threshold is not None or metric.group is not None:
         absent = done & values.isna()
@@ -63,7 +60,7 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
     return values
 
 
-def _forward_transfer(jobs: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[float]:
+def _forward_transfer(jobs: pd.DataFrame) -> pd.Series[float]:
     """Return how much better the labels of later experiences were learnt than by the ``from_scratch`` job beside.
 
     The reference has the same configuration, head, criterion, wrapper, class order and seed; NaN where it was not run.
@@ -72,7 +69,8 @@ def _forward_transfer(jobs: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[fl
         CmlBenchError: If no reference was run at all.
     """
     beside = [*CONFIGURATION, "head", "loss", "wrap", "class_order", "seed"]
-    scratch = jobs[done & (jobs["method"].astype(str).str.split().str[0] == FRESH)].drop_duplicates(beside)
+    once = finished_once(jobs)
+    scratch = once[once["method"].astype(str).str.split().str[0] == FRESH].drop_duplicates(beside)
     if scratch.empty:
         raise CmlBenchError(f"metric 'forward_transfer' compares with {FRESH!r}: run that method as well")
     pairs = jobs.merge(scratch[[*beside, "when_learnt"]], on=beside, how="left", suffixes=("", "_fresh"))

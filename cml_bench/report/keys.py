@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.job_metrics import CONFIGURATION
+from cml_bench.report.repeats import CONFIGURATION
 from cml_bench.runs.method import Method, parse_method
 
 _Of = TypeVar("_Of", str, int)

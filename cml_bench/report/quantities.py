@@ -23,6 +23,9 @@ _NAMES: Final = {
     "or": "OR",
     "of1": "OF1",
 }
+_METRIC: Final = re.compile(
+    rf"(?P<span>last|avg)_(?P<figure>{'|'.join(_NAMES)})(?:_(?P<group>[a-z0-9_]+))?(?P<threshold>@.+)?"
+)
 _COUNTS: Final = ("dropped_labels", "undefined_forgetting", "undefined_experiences")
 _HEADINGS: Final = {"peak_memory_mb": "peak MB", "memory_mb": "memory MB"}
 _WHOLE: Final = ("peak_memory_mb", "stored_images", "trainable_parameters")
@@ -65,7 +68,8 @@ class Quantity:
 
 def quantity(name: str) -> Quantity:
     """Return what is known of a metric or cost by its name."""
-    plain = name in _COUNTS or name in COSTS or name in ("seconds", "memory_mb")
+    # A count of a group of labels begins like that of all.
+    plain = name.startswith(_COUNTS) or name in COSTS or name in ("seconds", "memory_mb")
     return Quantity(
         name=name,
         heading=heading(name),
@@ -77,8 +81,9 @@ def quantity(name: str) -> Quantity:
 
 
 def heading(name: str) -> str:
-    """Return how a column is headed: ``last_cf1_macro@0.5`` as ``last CF1 macro @0.5``."""
-    match = re.fullmatch(r"(last|avg)_([a-z0-9_]+?)(@.+)?", name)
-    if match is None or match[2] not in _NAMES:
+    """Return how a column is headed: ``last_cf1_macro_minor@0.5`` as ``last CF1 macro minor @0.5``."""
+    match = _METRIC.fullmatch(name)
+    if match is None:
         return _HEADINGS.get(name, name.replace("_", " "))
-    return " ".join(filter(None, (match[1], _NAMES[match[2]], match[3])))
+    group = (match["group"] or "").replace("_", " ")
+    return " ".join(filter(None, (match["span"], _NAMES[match["figure"]], group, match["threshold"])))

@@ -34,11 +34,40 @@ def averaged_remark(keys: pd.DataFrame, row: str, across: str) -> str:
     return f"Each {each} is averaged over {', '.join(parts)}." if parts else ""
 
 
-def alone_remark(alone: Collection[str], key: str, *, shown: bool) -> str:
-    """Name the methods that only one value of a key has: they are not compared, and left out where rows average."""
-    if not alone:
+def unpaired_remark(unpaired: pd.DataFrame, alone: Collection[str], key: str, *, shown: bool) -> str:
+    """Name the jobs that no two values of a key share: they are not compared, and left out where rows average.
+
+    Args:
+        unpaired: Keys of these jobs.
+        alone: Their methods that only one value of the key has.
+        key: One of ``KEYS``.
+        shown: Whether the table shows their figures all the same.
+    """
+    told = "Not compared" if shown else "Left out"
+    remarks = [f"{told}, for only one {word(key)} has them: {listed(sorted(alone))}."] if alone else []
+    counts = unpaired.loc[~unpaired["method"].isin(alone), "method"].value_counts().sort_index()
+    if len(counts):
+        jobs = listed([f"{method} ({count})" for method, count in counts.items()])
+        remarks.append(f"{told}, for no other {word(key)} has the same seed and class order: jobs of {jobs}.")
+    return " ".join(remarks)
+
+
+def unlike_remark(blocks: pd.DataFrame, key: str) -> str:
+    """Say that no two values of a key other than the method have a pair, so that their means are no comparison.
+
+    Args:
+        blocks: One row a block, one column a value of the key.
+        key: One of ``KEYS``.
+    """
+    if key == "method" or blocks.shape[1] < 2 or (blocks.notna().sum(axis=1) > 1).any():
         return ""
-    return f"{'Not compared' if shown else 'Left out'}, for only one {word(key)} has them: {listed(sorted(alone))}."
+    return f"No two of these differ in the {word(key)} alone: their means are over different jobs and compare nothing."
+
+
+def versions_remark(versions: pd.Series[str]) -> str:
+    """Say that jobs were run by several versions of the code, whose figures may differ for that alone."""
+    found = sorted(versions.dropna().unique())
+    return f"Run by several versions of cml_bench: {listed(found)}." if len(found) > 1 else ""
 
 
 def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> str:

@@ -10,9 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cml_bench.report.csv_text import csv_text
+from cml_bench.report.quantities import quantity
 from cml_bench.report.rescore import Rescored
-
-_COUNTS = ("dropped_labels", "undefined_")
 
 
 def to_terminal(found: Rescored) -> Group:
@@ -37,7 +37,7 @@ def to_markdown(found: Rescored) -> str:
 
 def to_csv(found: Rescored) -> str:
     """Return CSV with all columns, values as fractions or counts."""
-    return str(found.rows.to_csv(index=False, lineterminator="\n"))
+    return csv_text(found.rows)
 
 
 def _cells(found: Rescored) -> pd.DataFrame:
@@ -47,8 +47,8 @@ def _cells(found: Rescored) -> pd.DataFrame:
 
 
 def _cell(name: str, value: Any, metrics: tuple[str, ...]) -> str:
+    if name in metrics:
+        return quantity(name).printed(value)
     if value is None or pd.isna(value):
-        return "-" if name in metrics or name == "train_images" else ""
-    if isinstance(value, float) and name in metrics and not name.startswith(_COUNTS):
-        return f"{100 * value:.1f}"
+        return "-" if name == "train_images" else ""
     return f"{value:.0f}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cml_bench.report.figures.style import Look, make_looks
 from cml_bench.report.history import History, read_history
-from cml_bench.report.job_metrics import CONFIGURATION
+from cml_bench.report.repeats import CONFIGURATION, finished_once
 from cml_bench.report.tables import BenchmarkTable
 
 
@@ -58,11 +58,11 @@ class Section:
 
 def make_section(table: BenchmarkTable, frame: pd.DataFrame) -> Section:
     """Return the section of a table made from a frame of ``collect``."""
-    own = frame["status"] == "ok"
+    own = pd.Series(True, frame.index)
     for column in CONFIGURATION:
         value = getattr(table, column)
         own &= frame[column].isna() if value is None else frame[column] == value
-    jobs = frame[own].drop_duplicates(["method", "class_order", "seed"], keep="last").reset_index(drop=True)
+    jobs = finished_once(frame[own]).reset_index(drop=True)
     runs = [
         Run(str(job["method"]), str(job["class_order"]), int(job["seed"]), Path(job["path"]), read_history(job["path"]))
         for job in jobs.to_dict("records")

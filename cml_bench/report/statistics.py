@@ -142,7 +142,7 @@ def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Returns:
         A frame indexed by the other columns, in their order: ``difference``, ``deviation``, ``low``, ``high``,
         ``level``, ``n`` (pairs), ``p``, ``p_holm`` (Holm's correction over all rows with a p-value) and ``smallest_p``
-        (the least that ``p_holm`` could be: above 0.05, nothing here can be told from chance).
+        (the least that ``p_holm`` could be with so many pairs: above 0.05, nothing can be told from chance).
 
     Raises:
         CmlBenchError: If the baseline is no column.
@@ -168,9 +168,9 @@ def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
         index=pd.Index(others, name=blocks.columns.name),
         columns=["difference", "deviation", "low", "high", "level", "n", "p", "smallest_p"],
     )
-    comparisons = int(table["p"].notna().sum())
     table.insert(7, "p_holm", holm(table["p"].to_numpy(dtype=np.float64)))
-    table["smallest_p"] = (table["smallest_p"] * comparisons).clip(upper=1.0)
+    # A corrected p grows with each of the others, so it is least where all are.
+    table["smallest_p"] = holm(table["smallest_p"].to_numpy(dtype=np.float64))
     return table
 
 

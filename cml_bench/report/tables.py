@@ -11,11 +11,12 @@ import pandas as pd
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.report import remarks
 from cml_bench.report.averages import average, row_notes
+from cml_bench.report.baseline import with_baseline
 from cml_bench.report.blocks import comparable, find_competitors, make_blocks
-from cml_bench.report.job_metrics import CONFIGURATION, full_name, with_metrics
+from cml_bench.report.job_metrics import full_name, with_metrics
 from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_keys
 from cml_bench.report.quantities import COSTS, heading, quantity
-from cml_bench.report.statistics import differences_from
+from cml_bench.report.repeats import CONFIGURATION, finished_once
 from cml_bench.report.verdict import Verdict, few_seeds, rank_verdict, verdict
 
 if TYPE_CHECKING:
@@ -141,9 +142,9 @@ def compare(
 ) -> ComparisonTable:
     """Average jobs, and test what differs between them on the same seeds and class orders.
 
-    A job that was run twice (same configuration, method, class order and seed) counts once. Failed jobs are counted
-    and never averaged. Where rows are a part of methods (``head``), a row averages whole methods, so only jobs count
-    that differ from one of another row in that part alone; the others are named.
+    A job that was run twice (same configuration, method, class order and seed) counts once, by its newest result.
+    Failed jobs are counted and never averaged. Where rows are a part of methods (``head``), a row averages whole
+    methods, so only jobs count that differ from one of another row in that part alone; the others are named.
 
     Args:
         frame: What ``collect`` returned, or some of its rows.
@@ -176,7 +177,7 @@ def compare(
         _table(group, keys.loc[group.index], each, rows, columns) for group in groups if len(group) for each in shown
     ]
     if baseline is not None:
-        tables = _with_baseline(tables, baseline)
+        tables = with_baseline(tables, baseline)
     return ComparisonTable(
         benchmarks=tuple(_sorted(table, sort) for table in tables),
         unreadable=tuple(f"{row.path}: {row.error}" for row in unreadable.itertuples()),
@@ -202,12 +203,12 @@ def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row: str, across: str) -> BenchmarkTable:
-    identity = [*CONFIGURATION, "method", "class_order", "seed"]
-    finished = jobs[jobs["status"] == "ok"].drop_duplicates(identity, keep="last")
+    finished = finished_once(jobs)
     jobs = jobs.assign(repeated=(jobs["status"] == "ok") & ~jobs.index.isin(finished.index))
     where = keys.loc[finished.index]
     ranked = next((key for key in (row, across) if key in RANKED), None)
     fair, alone = comparable(where, ranked or row)
+    unpaired = where.drop(index=fair)
     if across == "metric":
         # A row averages whole methods; one that this row alone has would speak for it.
         where = where.loc[fair]
@@ -240,7 +241,9 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         few_seeds(table.blocks),
         remarks.bounds_remark(bounds),
         remarks.averaged_remark(where, row, across),
-        remarks.alone_remark(alone, by, shown=across != "metric"),
+        remarks.unlike_remark(table.blocks, by),
+        remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
+        remarks.versions_remark(finished["code_version"]),
     )
     return replace(table, verdict=found, notes=tuple(filter(None, notes)))
 
@@ -271,38 +274,6 @@ def _verdict(table: BenchmarkTable, bounds: set[str]) -> Verdict:
     several = "benchmark" in levels and levels["benchmark"].nunique() > 1
     judge = rank_verdict if several else verdict
     return judge(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
-
-
-def _with_baseline(tables: list[BenchmarkTable], baseline: str) -> list[BenchmarkTable]:
-    """Add the differences from a row that is named in full or, where that is clear, by its first word.
-
-    Raises:
-        CmlBenchError: If no table has it, several rows begin with it, or rows do not compete.
-    """
-    found = [_match(baseline, [str(label) for label in table.blocks]) for table in tables]
-    known = sorted({str(label) for table in tables for label in table.blocks})
-    if not any(found):
-        raise CmlBenchError(f"baseline {baseline!r} is in no table; {suggest(baseline, known)}")
-    compared = []
-    for table, name in zip(tables, found, strict=True):
-        if table.blocks.columns.name != table.row:
-            raise CmlBenchError(f"a baseline compares rows: make {table.blocks.columns.name} the rows, not the columns")
-        if name is None:
-            compared.append(replace(table, notes=(*table.notes, f"No job of the baseline {baseline} here.")))
-            continue
-        differences = differences_from(table.blocks, name)
-        remark = remarks.differences_remark(differences, name, heading(table.metrics[0]))
-        compared.append(replace(table, baseline=name, differences=differences, notes=(*table.notes, remark)))
-    return compared
-
-
-def _match(name: str, labels: list[str]) -> str | None:
-    if name in labels:
-        return name
-    alike = [label for label in labels if label.split()[0] == name]
-    if len(alike) > 1:
-        raise CmlBenchError(f"baseline {name!r} is several rows: name one in full, as {alike[0]!r} or {alike[1]!r}")
-    return alike[0] if alike else None
 
 
 def _sorted(table: BenchmarkTable, sort: str | None) -> BenchmarkTable:

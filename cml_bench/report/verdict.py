@@ -64,7 +64,9 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
     if rivals.empty:
-        return Verdict(f"No verdict on {what}: these methods share no seed and class order; run them on the same ones.")
+        return Verdict(
+            f"No verdict on {what}: these methods share no seed and class order; run them on the same ones.{apart}"
+        )
     sign = -1.0 if lower_is_better else 1.0
     means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
     best = str(means.index[0])
@@ -108,7 +110,10 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
         ranking = rank_methods(rivals, lower_is_better=lower_is_better)
     except CmlBenchError as error:
         return Verdict(f"No verdict on {what}: {error}.{apart}")
-    return _rank_verdict(ranking, what, apart)
+    # Jobs on the same images are no evidence about others: the reader should see how many of each there are.
+    benchmarks = _count(rivals.dropna(), "benchmark")
+    blocks_of = f"{ranking.n_blocks} blocks of {benchmarks} benchmark{'s' if benchmarks > 1 else ''}"
+    return _rank_verdict(ranking, what, blocks_of, apart)
 
 
 def few_seeds(blocks: pd.DataFrame) -> str:
@@ -146,12 +151,12 @@ def _rivals(blocks: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return blocks[counts.index[covered]], f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
 
 
-def _rank_verdict(ranking: Ranking, what: str, apart: str) -> Verdict:
+def _rank_verdict(ranking: Ranking, what: str, blocks: str, apart: str) -> Verdict:
     best = str(ranking.average_ranks.index[0])
     ranks = ranking.average_ranks
     opening = (
         f"Best average rank of {what}: {best} ({ranks.iloc[0]:.2g}, next {ranks.index[1]} {ranks.iloc[1]:.2g}) over "
-        f"{ranking.n_blocks} blocks, Friedman {format_p(ranking.p)}"
+        f"{blocks}, Friedman {format_p(ranking.p)}"
     )
     alike = ranking.together_with(best)
     apart = "".join(f" Out of the ranking: {clause}." for clause in ranking.left_out) + apart

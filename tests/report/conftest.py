@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.report.collect import JOB_COLUMNS
 from cml_bench.runs.results import write_result
 from cml_bench.runs.schema import SCHEMA_VERSION
 
@@ -136,3 +139,66 @@ def drawing_section(tmp_path: Path) -> Callable[..., Any]:
         return make_section(table, frame)
 
     return make
+
+
+def _job(method: str, seed: int, last_map: float, order: str = "default", **columns: Any) -> dict[str, Any]:
+    named = dict(word.split("=", 1) for word in method.split()[1:] if "=" in word)
+    return {
+        "path": f"{method}-{order}-{seed}-{columns.get('benchmark')}.json",
+        "status": "ok",
+        "benchmark": "digits",
+        "version": "1",
+        "benchmark_options": "{}",
+        "sources": "s",
+        "data": "d",
+        "title": "Digits",
+        "protocol": "B0-C2",
+        "method": method,
+        "method_title": method.split()[0].upper(),
+        "family": "bound" if method.split()[0] == "joint" else "replay",
+        "head": named.get("head", "linear"),
+        "loss": "BCE",
+        "class_order": order,
+        "seed": seed,
+        "seconds": 9.0,
+        "missing_images": 0,
+        "last_map": last_map,
+        "forgetting": 0.5 - last_map,
+        **dict.fromkeys(("avg_map", "last_cf1_macro@0.5", "last_cf1_harmonic@0.5", "last_of1@0.5"), last_map),
+        **columns,
+    }
+
+
+def _frame_of(*jobs: dict[str, Any]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(jobs))
+    return frame.reindex(columns=list(dict.fromkeys([*JOB_COLUMNS, *frame.columns])))
+
+
+def _grid_of(seeds: int, orders: int, /, benchmark: str = "digits", **methods: float) -> list[dict[str, Any]]:
+    """Return jobs whose figures differ from job to job, and between methods by about what is given."""
+    names = ["default", *(f"random:{i}" for i in range(1, orders))]
+    jobs = []
+    for place, (method, level) in enumerate(methods.items()):
+        for (i, order), seed in itertools.product(enumerate(names), range(seeds)):
+            noise = 0.01 * i + 0.003 * seed + 0.0001 * ((7 * seed + 3 * i + place) % 5)
+            title = {} if benchmark == "digits" else {"title": benchmark.title()}
+            jobs.append(_job(method.replace("__", " "), seed, level + noise, order, benchmark=benchmark, **title))
+    return jobs
+
+
+@pytest.fixture(scope="session")
+def job() -> Callable[..., dict[str, Any]]:
+    """Write a job by hand, as a row of what ``collect`` returns."""
+    return _job
+
+
+@pytest.fixture(scope="session")
+def frame_of() -> Callable[..., pd.DataFrame]:
+    """Make a frame of jobs, as ``collect`` returns it."""
+    return _frame_of
+
+
+@pytest.fixture(scope="session")
+def grid_of() -> Callable[..., list[dict[str, Any]]]:
+    """Write jobs of methods over seeds and class orders."""
+    return _grid_of

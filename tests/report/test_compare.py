@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy import stats
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import JOB_COLUMNS
-from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
 from cml_bench.report.grid import make_grid
-from cml_bench.report.table_page import to_html
-from cml_bench.report.tables import BenchmarkTable, ComparisonTable, compare
-
-
-def job(method: str, seed: int, last_map: float, order: str = "default", **columns: Any) -> dict[str, Any]:
-    named = dict(word.split("=", 1) for word in method.split()[1:] if "=" in word)
-    return {
-        "path": f"{method}-{order}-{seed}-{columns.get('benchmark')}.json",
-        "status": "ok",
-        "benchmark": "digits",
-        "version": "1",
-        "benchmark_options": "{}",
-        "sources": "s",
-        "data": "d",
-        "title": "Digits",
-        "protocol": "B0-C2",
-        "method": method,
-        "method_title": method.split()[0].upper(),
-        "family": "bound" if method.split()[0] == "joint" else "replay",
-        "head": named.get("head", "linear"),
-        "loss": "BCE",
-        "class_order": order,
-        "seed": seed,
-        "seconds": 9.0,
-        "missing_images": 0,
-        "last_map": last_map,
-        "forgetting": 0.5 - last_map,
-        **dict.fromkeys(("avg_map", "last_cf1_macro@0.5", "last_cf1_harmonic@0.5", "last_of1@0.5"), last_map),
-        **columns,
-    }
-
-
-def frame_of(*jobs: dict[str, Any]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(jobs))
-    return frame.reindex(columns=list(dict.fromkeys([*JOB_COLUMNS, *frame.columns])))
-
-
-def grid_of(seeds: int, orders: int, /, benchmark: str = "digits", **methods: float) -> list[dict[str, Any]]:
-    """Return jobs whose figures differ from job to job, and between methods by about what is given."""
-    names = ["default", *(f"random:{i}" for i in range(1, orders))]
-    jobs = []
-    for place, (method, level) in enumerate(methods.items()):
-        for (i, order), seed in itertools.product(enumerate(names), range(seeds)):
-            noise = 0.01 * i + 0.003 * seed + 0.0001 * ((7 * seed + 3 * i + place) % 5)
-            title = {} if benchmark == "digits" else {"title": benchmark.title()}
-            jobs.append(job(method.replace("__", " "), seed, level + noise, order, benchmark=benchmark, **title))
-    return jobs
+from cml_bench.report.tables import BenchmarkTable, compare
 
 
 def one(frame: pd.DataFrame, *metrics: str, **options: Any) -> BenchmarkTable:
@@ -77,7 +24,7 @@ def one(frame: pd.DataFrame, *metrics: str, **options: Any) -> BenchmarkTable:
     return table
 
 
-def test_intervals_are_those_of_the_statistics() -> None:
+def test_intervals_are_those_of_the_statistics(frame_of: Any, grid_of: Any) -> None:
     rows = one(frame_of(*grid_of(3, 3, er=0.5))).rows
     values = [each["last_map"] for each in grid_of(3, 3, er=0.5)]
     assert rows.loc[0, "last_map_level"] == 0.95
@@ -86,7 +33,7 @@ def test_intervals_are_those_of_the_statistics() -> None:
     assert few.loc[0, ["last_map_low", "last_map_high", "last_map_level"]].tolist() == [0.5, 0.5064, 0.75]
 
 
-def test_a_baseline_is_compared_over_pairs() -> None:
+def test_a_baseline_is_compared_over_pairs(frame_of: Any, grid_of: Any) -> None:
     jobs = grid_of(3, 3, er=0.5, good=0.6, same=0.5, part=0.3)
     jobs = [each for each in jobs if each["method"] != "part" or each["class_order"] == "default"]
     table = one(frame_of(*jobs), baseline="er")
@@ -111,14 +58,14 @@ def test_a_baseline_is_compared_over_pairs() -> None:
     assert "with 95 % or 75 % interval" in table.notes[-1]
 
 
-def test_a_baseline_that_cannot_be_tested_says_so() -> None:
+def test_a_baseline_that_cannot_be_tested_says_so(frame_of: Any, grid_of: Any, job: Any) -> None:
     table = one(frame_of(*grid_of(2, 2, er=0.5, a=0.6, b=0.7)), baseline="er")
     assert table.notes[-1].endswith("No p can reach 0.05 with 4 pairs: that takes 7, as --seeds 3 --class-orders 3.")
     apart = one(frame_of(job("er", 0, 0.5), job("a", 1, 0.6)), baseline="er")
     assert apart.notes[-1] == "No job of another row has the seed and class order of one of er: nothing to compare."
 
 
-def test_baselines_are_found_by_name() -> None:
+def test_baselines_are_found_by_name(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(2, 1, **{"er__memory_size=5": 0.5, "lwf": 0.4, "er__head=dlfl": 0.6}))
     assert one(frame, baseline="lwf").baseline == "lwf"
     assert one(frame, baseline="er head=dlfl").baseline == "er head=dlfl"
@@ -134,7 +81,7 @@ def test_baselines_are_found_by_name() -> None:
     assert there.notes[-1] == "No job of the baseline er here."
 
 
-def test_heads_are_compared_where_all_else_is_the_same() -> None:
+def test_heads_are_compared_where_all_else_is_the_same(frame_of: Any, grid_of: Any) -> None:
     jobs = grid_of(
         3, 2, **{"er": 0.5, "er__head=dlfl": 0.6, "lwf": 0.3, "lwf__head=dlfl": 0.4, "krt__head=krt": 0.9, "joint": 0.8}
     )
@@ -154,7 +101,29 @@ def test_heads_are_compared_where_all_else_is_the_same() -> None:
     assert table.notes[0].endswith(": real.")
 
 
-def test_strategies_by_heads() -> None:
+def test_jobs_without_a_pair_are_named(frame_of: Any, grid_of: Any) -> None:
+    jobs = [*grid_of(3, 1, er=0.5), *grid_of(5, 1, **{"er__head=dlfl": 0.6})]
+    table = one(frame_of(*jobs), rows="head")
+    assert table.rows["n"].tolist() == [3, 3]
+    told = "for no other head has the same seed and class order: jobs of er head=dlfl (2)."
+    assert table.notes[-1] == f"Left out, {told}"
+    (shown,) = compare(frame_of(*jobs), ["last_map"], rows="benchmark", columns="head").benchmarks
+    assert shown.rows["n"].tolist() == [8]
+    assert shown.notes[-1] == f"Not compared, {told}"
+
+
+def test_heads_of_unlike_methods_are_no_comparison(frame_of: Any, grid_of: Any) -> None:
+    table = one(frame_of(*grid_of(6, 1, **{"er": 0.5, "lwf__head=dlfl": 0.9})), rows="head")
+    assert table.verdict is not None
+    assert not table.verdict.real
+    told = "No two of these differ in the head alone: their means are over different jobs and compare nothing."
+    assert told in table.notes
+    assert not make_grid(table).marks.to_numpy().any()
+    alike = one(frame_of(*grid_of(6, 1, **{"er": 0.5, "er__head=dlfl": 0.9})), rows="head")
+    assert told not in alike.notes
+
+
+def test_strategies_by_heads(frame_of: Any, grid_of: Any) -> None:
     jobs = grid_of(
         3, 2, **{"er__size=5": 0.5, "er__head=dlfl__size=5": 0.6, "lwf": 0.3, "lwf__head=dlfl": 0.2, "joint": 0.8}
     )
@@ -170,7 +139,7 @@ def test_strategies_by_heads() -> None:
     assert cells.loc["joint", "notes"] == "incomplete: 6 of 12 jobs"
 
 
-def test_losses_with_the_same_title_are_told_apart_by_their_options() -> None:
+def test_losses_with_the_same_title_are_told_apart_by_their_options(frame_of: Any, grid_of: Any) -> None:
     jobs = grid_of(1, 1, **{"er": 0.1, "er__loss=an__loss.scope=seen": 0.2, "er__loss=an__loss.scope=unmarked": 0.3})
     for each in jobs[1:]:
         each["loss"] = "AN"
@@ -178,7 +147,7 @@ def test_losses_with_the_same_title_are_told_apart_by_their_options() -> None:
     assert sorted(rows["loss"]) == ["AN scope=seen", "AN scope=unmarked", "BCE"]
 
 
-def test_benchmarks_side_by_side() -> None:
+def test_benchmarks_side_by_side(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(3, 2, er=0.5, lwf=0.4, naive=0.3), *grid_of(3, 2, "voc", er=0.8, lwf=0.7))
     table = one(frame, "last_map", columns="benchmark")
     assert (table.benchmark, table.data) == ("", None)
@@ -197,13 +166,15 @@ def test_benchmarks_side_by_side() -> None:
     assert grid.marks[["lwf", "naive"]].to_numpy().tolist() == [["", ""], ["", ""]]
 
 
-def test_ranks_stand_under_three_methods_on_several_benchmarks() -> None:
+def test_ranks_stand_under_three_methods_on_several_benchmarks(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(6, 1, er=0.5, lwf=0.4, naive=0.3), *grid_of(6, 1, "voc", er=0.8, lwf=0.7, naive=0.2))
     table = one(frame, "last_map", columns="benchmark")
-    assert table.notes[0].startswith("Best average rank of last mAP: er (1, next lwf 2) over 12 blocks, Friedman p < 0")
+    assert table.notes[0].startswith(
+        "Best average rank of last mAP: er (1, next lwf 2) over 12 blocks of 2 benchmarks, Friedman p < 0"
+    )
 
 
-def test_versions_of_a_benchmark_are_columns_of_their_own() -> None:
+def test_versions_of_a_benchmark_are_columns_of_their_own(frame_of: Any, grid_of: Any) -> None:
     jobs = [*grid_of(2, 1, er=0.5), *({**each, "version": "2"} for each in grid_of(2, 1, er=0.7))]
     table = one(frame_of(*jobs), "last_map", columns="benchmark")
     assert [column.heading for column in table.columns] == [
@@ -212,7 +183,7 @@ def test_versions_of_a_benchmark_are_columns_of_their_own() -> None:
     ]
 
 
-def test_several_benchmarks_and_what_they_lack_are_named() -> None:
+def test_several_benchmarks_and_what_they_lack_are_named(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(2, 1, er=0.5, lwf=0.4), *grid_of(2, 1, "voc", er=0.8))
     assert compare(frame).notes == (
         "2 benchmarks, one table each: --columns benchmark puts them side by side.",
@@ -222,7 +193,7 @@ def test_several_benchmarks_and_what_they_lack_are_named() -> None:
     assert compare(frame_of(*grid_of(2, 1, er=0.5))).notes == ()
 
 
-def test_conditions_are_not_ranked() -> None:
+def test_conditions_are_not_ranked(frame_of: Any, grid_of: Any) -> None:
     table = one(frame_of(*grid_of(3, 2, er=0.5, lwf=0.4)), rows="class_order")
     assert table.verdict is None
     assert table.rows["class_order"].tolist() == ["default", "random:1"]
@@ -230,7 +201,7 @@ def test_conditions_are_not_ranked() -> None:
     assert table.notes == ("Each class order is averaged over method (er, lwf).",)
 
 
-def test_bounds_lead_nothing() -> None:
+def test_bounds_lead_nothing(frame_of: Any, grid_of: Any) -> None:
     table = one(frame_of(*grid_of(3, 2, joint=0.9, er=0.5, lwf=0.4)))
     assert table.competitors == ("er", "lwf")
     assert table.verdict is not None
@@ -240,7 +211,15 @@ def test_bounds_lead_nothing() -> None:
     assert marks["last mAP"].tolist() == ["", "best", ""], "of two, none is the second"
 
 
-def test_equal_figures_are_marked_alike() -> None:
+def test_blocks_of_bounds_alone_take_no_mark_from_others(frame_of: Any, grid_of: Any) -> None:
+    table = one(frame_of(*grid_of(5, 1, joint=0.9), *grid_of(3, 1, er=0.5, lwf=0.4)))
+    assert table.competitors == ("er", "lwf")
+    assert table.verdict is not None
+    assert table.verdict.best == "er"
+    assert make_grid(table).marks["last mAP"].tolist() == ["", "best", ""]
+
+
+def test_equal_figures_are_marked_alike(frame_of: Any, job: Any) -> None:
     jobs = [
         job(method, seed, level)
         for method, level in zip("abcd", (0.9, 0.90001, 0.8, 0.8), strict=True)
@@ -257,7 +236,7 @@ def test_equal_figures_are_marked_alike() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(levels=st.lists(st.integers(0, 3), min_size=3, max_size=6))
-def test_marks_are_competition_ranks(levels: list[int]) -> None:
+def test_marks_are_competition_ranks(frame_of: Any, job: Any, levels: list[int]) -> None:
     jobs = [job(f"m{i}", seed, level / 10) for i, level in enumerate(levels) for seed in (0, 1)]
     table = one(frame_of(*jobs), "last_map")
     marks = dict(zip(table.rows["method"], make_grid(table).marks["last mAP"], strict=True))
@@ -266,7 +245,7 @@ def test_marks_are_competition_ranks(levels: list[int]) -> None:
         assert marks[f"m{i}"] == {0: "best", 1: "second"}.get(better, "")
 
 
-def test_sorting() -> None:
+def test_sorting(frame_of: Any, job: Any) -> None:
     jobs = [
         job(method, seed, level, seconds=cost)
         for method, level, cost in (("b", 0.9, 1), ("a", 0.5, 2), ("c", 0.7, 0))
@@ -285,12 +264,12 @@ def test_sorting() -> None:
         order(sort="secnods")
 
 
-def test_rows_that_only_have_easy_columns_are_not_lifted() -> None:
+def test_rows_that_only_have_easy_columns_are_not_lifted(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(2, 1, er=0.3, lwf=0.2), *grid_of(2, 1, "voc", er=0.9, lwf=0.8, easy=0.7))
     assert one(frame, "last_map", columns="benchmark").rows["method"].tolist() == ["er", "lwf", "easy"]
 
 
-def test_costs_are_columns() -> None:
+def test_costs_are_columns(frame_of: Any, job: Any) -> None:
     costs = {
         "training_seconds": 61.25,
         "peak_memory_mb": 1234.5,
@@ -320,115 +299,14 @@ def test_costs_are_columns() -> None:
         ({"columns": "strategy"}, "rows=method and columns=strategy say the same twice"),
     ],
 )
-def test_impossible_tables(options: dict[str, str], told: str) -> None:
+def test_impossible_tables(frame_of: Any, grid_of: Any, options: dict[str, str], told: str) -> None:
     with pytest.raises(CmlBenchError, match=told):
         compare(frame_of(*grid_of(2, 1, er=0.5)), **options)
 
 
-def test_few_jobs_are_warned_of_under_every_table() -> None:
-    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)), ["last_map"])
-    for text in (rendered(table), to_markdown(table), to_csv(table), to_latex(table), to_html(table)):
-        flat = " ".join(text.replace("-{}-", "--").split())
-        assert "Best last mAP: er, 10.0 above lwf over 2 pairs: cannot be told apart." in flat
-        assert "Warning: 2 seeds only" in flat
-
-
-def rendered(table: ComparisonTable, **options: Any) -> str:
-    console = Console(file=io.StringIO(), width=200, record=True)
-    console.print(to_terminal(table, **options))
-    return console.export_text(styles=True)
-
-
-def test_the_terminal_marks_best_and_second() -> None:
-    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4, naive=0.3)), ["last_map"])
-    text = rendered(table)
-    assert re.search(r"\x1b\[1m50\.\d ± 0\.2", text)
-    assert re.search(r"\x1b\[4m40\.\d ± 0\.2", text)
-    assert re.search(r"\x1b\[1m50\.\d \[50\.0, 50\.\d\]", rendered(table, intervals=True))
-    assert "Intervals hold 95 % from 6 jobs on; below they are the range of the jobs: 50 % with 2 jobs." in rendered(
-        table, intervals=True
-    )
-
-
-def test_a_narrow_terminal_says_what_it_leaves_out() -> None:
-    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)), ["last_map", "forgetting"])
-    assert "Left out for lack of width: forgetting." in rendered(table, width=45)
-
-
-def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
-    names = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\tx", "plain=1"]
-    jobs = [job(name, seed, 0.5 - 0.1 * i, protocol="=1+1") for i, name in enumerate(names) for seed in (0, 1)]
-    for options in (
-        {},
-        {"columns": "class_order"},
-        {"rows": "class_order", "columns": "method"},
-        {"columns": "benchmark"},
-    ):
-        text = to_csv(compare(frame_of(*jobs), ["last_map"], **options))
-        sheet = list(csv.reader(io.StringIO(text)))
-        assert len(sheet) > 1
-        for cell in itertools.chain(*sheet):
-            assert not cell.startswith(("=", "+", "@", "\t", "\r"))
-            assert not cell.startswith("-") or float(cell) < 0
-    assert "'=cmd|" in text
-    assert "plain=1" in text
-
-
-NASTY = "x<script>alert(1)</script>&\"'_%$#{}~^\\ *b* `c` [d](e) | $5$ <b>"
-
-
-def test_latex_escapes_every_letter() -> None:
-    table = compare(frame_of(job(NASTY, 0, 0.5), job(NASTY, 1, -0.25)), ["last_map"])
-    line = next(line for line in to_latex(table).splitlines() if line.startswith("x"))
-    for letter in "&%$#_{}~^\\":
-        assert letter not in re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$-\$|\$\\pm\$|\\\\$| & ", "", line), letter
-    assert r"\textless{}script\textgreater{}" in line
-    bad = to_latex(compare(frame_of(job("a--b", 0, -0.25)), ["last_map"]))
-    assert r"a-{}-b & linear & BCE & $-$25.0" in bad
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-
-def test_html_escapes_names_and_needs_nothing_else() -> None:
-    jobs = [
-        job(name, seed, level, title="<img src=x onerror=alert(1)>")
-        for name, level in ((NASTY, 0.5), ("er", 0.4), ("lwf", 0.3))
-        for seed in (0, 1)
-    ]
-    page = Page()
-    page.feed(to_html(compare(frame_of(*jobs), ["last_map"])))
-    tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "img", "b", "link", "iframe"}
-    assert not any(name in ("src", "href", "onerror") for _, attributes in page.tags for name in attributes)
-    assert NASTY in page.texts
-    classes = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
-    assert (classes.count("best"), classes.count("second")) == (1, 1)
-
-
-def test_markdown_shows_names_as_they_are() -> None:
-    table = compare(
-        frame_of(job("a|b", 0, 0.5), job("a|b", 1, 0.5), job("<i>", 0, 0.4), job("<i>", 1, 0.4)), ["last_map"]
-    )
-    text = to_markdown(table)
-    assert "`a\\|b`" in text
-    assert "above &lt;i&gt; over 2 pairs" in text
-    assert "<i>" not in text.replace("`<i>`", "")
-
-
-def test_the_python_call_takes_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_call_takes_several_folders(
+    frame_of: Any, grid_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = {"a": frame_of(*grid_of(1, 1, er=0.5)), "b": frame_of(*grid_of(1, 1, lwf=0.4))}
     frames["all"] = pd.concat([frames["a"], frames["b"]])
     monkeypatch.setattr("cml_bench.report.collect.collect", lambda folder: frames[folder.name])

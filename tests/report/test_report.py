@@ -21,7 +21,8 @@ from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.report.collect import collect
 from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
-from cml_bench.report.quantities import heading
+from cml_bench.report.quantities import heading, quantity
+from cml_bench.report.table_page import to_html
 from cml_bench.report.tables import compare
 
 METRICS = ("last_map", "forgetting")
@@ -121,8 +122,34 @@ def test_everything_missing_is_noted(tmp_path: Path) -> None:
 def test_a_job_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     table = rows(write(tmp_path, *(result("er", seed, 0.5) for seed in (0, 0, 1)), result("naive", 0, 0.1)))
     assert table.loc["er", "n"] == 2
-    assert table.loc["er", "notes"] == "1 run twice, counted once"
+    assert table.loc["er", "notes"] == "1 older result of a job left out"
     assert table.loc["naive", "notes"] == "incomplete: 1 of 2 jobs"
+
+
+def test_of_two_results_of_a_job_the_newest_counts(tmp_path: Path) -> None:
+    """Not the one whose file name comes last: the code that made the older one may have been mended since."""
+    old, new = (
+        result("er", 0, value, schema_version=2, key=key, finished=f"2026-01-0{day}T00:00:00Z")
+        for value, key, day in ((0.3, "old", 1), (0.7, "new", 2))
+    )
+    for name, documents in (("a", (old, new)), ("b", (new, old))):
+        table = rows(write(tmp_path / name, *documents, result("lwf", 0, 0.5)))
+        assert table.loc["er", "last_map_mean"] == 0.7
+        assert table.loc["er", "notes"] == "1 older result of a job left out"
+    table = rows(write(tmp_path / "c", result("er", 0, 0.1), {**new, "key": "new"}))
+    assert table.loc["er", "last_map_mean"] == 0.7, "one that does not say when it was made is older"
+
+
+def test_versions_of_the_code_that_meet_in_a_table_are_named(tmp_path: Path) -> None:
+    def made_by(version: str, seed: int) -> dict[str, Any]:
+        device = {"kind": "cpu", "name": "cpu"}
+        where = {"code_version": version, "python": "3.11", "device": device, "platform": "Linux"}
+        return result("er", seed, 0.5, environment=where)
+
+    (table,) = compare(collect(write(tmp_path / "a", made_by("0.1.0", 0), made_by("0.2.0", 1))), METRICS).benchmarks
+    assert table.notes[-1] == "Run by several versions of cml_bench: 0.1.0, 0.2.0."
+    (table,) = compare(collect(write(tmp_path / "b", made_by("0.1.0", 0), made_by("0.1.0", 1))), METRICS).benchmarks
+    assert "versions" not in " ".join(table.notes)
 
 
 def test_configurations_never_share_a_table(tmp_path: Path) -> None:
@@ -155,7 +182,7 @@ def test_broken_files_are_listed_and_not_fatal(tmp_path: Path) -> None:
     assert len(comparison.unreadable) == 6
     assert any("bare.json: field 'schema_version' is missing" in line for line in comparison.unreadable)
     assert comparison.benchmarks[0].rows.loc[0, "n"] == 1
-    for text in (to_markdown(comparison), to_latex(comparison), rendered(comparison)):
+    for text in (*(write(comparison) for write in (to_markdown, to_latex, to_csv, to_html)), rendered(comparison)):
         assert "cut.json" in text
 
 
@@ -174,7 +201,7 @@ def test_only_failures_and_only_broken_files_still_make_a_table(tmp_path: Path) 
     table = compare(collect(tmp_path / "broken"))
     assert table.benchmarks == ()
     assert "a.json" in to_markdown(table)
-    assert to_csv(table) == ""
+    assert "a.json" in to_csv(table)
 
 
 def test_unknown_metric_names_the_nearest(tmp_path: Path) -> None:
@@ -237,7 +264,7 @@ def test_latex(small: Any) -> None:
     text = to_latex(small)
     assert r"\toprule" in text
     assert r"er head=a\_b & dlfl & bce & \textbf{60.0 $\pm$ 14.1} & \textbf{10.0 $\pm$ 0.0}" in text
-    assert r"odd|[red]\&\% & dlfl" in text
+    assert r"odd\textbar{}[red]\&\% & dlfl" in text
     assert "99.0 & 5.0" in text
 
 
@@ -259,6 +286,13 @@ def test_headings() -> None:
     assert heading("last_cf1_macro@0.5") == "last CF1 macro @0.5"
     assert heading("avg_map") == "avg mAP"
     assert heading("forgetting_relative") == "forgetting relative"
+    assert heading("last_cf1_macro_minor@0.6") == "last CF1 macro minor @0.6"
+    assert heading("avg_map_rare_ones") == "avg mAP rare ones"
+
+
+def test_counts_are_no_fractions_whatever_labels_they_are_of() -> None:
+    assert quantity("dropped_labels").printed(3) == quantity("dropped_labels_minor").printed(3) == "3.0"
+    assert quantity("last_map_minor").printed(0.25) == "25.0"
 
 
 def test_stored_metrics_need_no_torch(tmp_path: Path) -> None:

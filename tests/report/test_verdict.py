@@ -78,6 +78,10 @@ def test_only_methods_with_as_many_jobs_compete() -> None:
     assert verdict(blocks(2, a=[0.5, 0.5], lucky=[0.9, math.nan]), "mAP").best is None
     apart = verdict(blocks(2, a=[0.5, math.nan], b=[math.nan, 0.6]), "mAP")
     assert "share no seed" in apart.text
+    lone = verdict(blocks(4, a=[0.5, math.nan, 0.5, math.nan], b=[math.nan, 0.6] * 2, c=[0.1] + [math.nan] * 3), "mAP")
+    assert lone.text.endswith(
+        "share no seed and class order; run them on the same ones. Not compared, for lack of jobs: c."
+    )
     assert "no two to compare" in verdict(blocks(1, a=[math.nan]), "mAP").text
 
 
@@ -97,7 +101,8 @@ def test_ranks_over_benchmarks() -> None:
     clear = pd.DataFrame(np.tile([0.9, 0.5, 0.1], (12, 1)), index=index, columns=["a", "b", "c"])
     told = rank_verdict(clear, "last mAP")
     assert told.text == (
-        "Best average rank of last mAP: a (1, next b 2) over 12 blocks, Friedman p < 0.001: real, by Nemenyi's test."
+        "Best average rank of last mAP: a (1, next b 2) over 12 blocks of 2 benchmarks, Friedman p < 0.001: real, by "
+        "Nemenyi's test."
     )
     clear.iloc[::2, :2] = clear.iloc[::2, 1::-1].to_numpy(copy=True)
     assert "cannot be told apart from" in rank_verdict(clear, "last mAP").text
@@ -113,7 +118,7 @@ def test_blocks_that_rivals_lack_are_named_with_the_ranks() -> None:
     figures = pd.DataFrame(np.tile([0.9, 0.5, 0.1], (6, 1)), index=index, columns=["a", "b", "c"])
     figures.loc[("coco", 0), "a"] = figures.loc[("coco", 1), "b"] = figures.loc[("voc", 2), "c"] = math.nan
     told = rank_verdict(figures, "last mAP")
-    assert "over 3 blocks" in told.text
+    assert "over 3 blocks of 2 benchmarks" in told.text
     assert "Out of the ranking: a lacks 1 of 6 blocks, left out for all: benchmark coco, seed 0." in told.text
 
 

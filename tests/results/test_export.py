@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -125,6 +126,14 @@ def test_commands(store: Any, change: Any, tmp_path: Path, capsys: Any) -> None:
     assert code == 1
     assert "left out" in err
     assert run(capsys, "export", runs, "--output", str(tmp_path))[0] == 1
+
+
+def test_a_spreadsheet_takes_no_label_for_a_formula(store: Any, predictions: Any, tmp_path: Path, capsys: Any) -> None:
+    names = ("=2+2", *(f"label {i}" for i in range(1, 7)))
+    path = store(tmp_path, status="failed", error="=1+1", metrics=None)
+    assert ",'=1+1" in run(capsys, "export", str(path))[1]
+    store(tmp_path, made=dataclasses.replace(predictions(), label_names=names))
+    assert ",'=2+2," in run(capsys, "rescore", str(path), "--by", "label", "--format", "csv")[1]
 
 
 def test_calls_are_where_users_look() -> None:

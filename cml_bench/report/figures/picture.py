@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
+from cml_bench.report.csv_text import csv_text
 from cml_bench.report.figures.style import VARIABLES, drawing
 
 _SVG: Final = "http://www.w3.org/2000/svg"
@@ -58,7 +59,7 @@ class Picture:
     def rendered(self, kind: str) -> bytes:
         """Return the content of a ``png``, ``svg``, ``pdf`` or ``csv`` file."""
         if kind == "csv":
-            return self.data.to_csv(index=False, lineterminator="\n").encode()
+            return csv_text(self.data).encode()
         return self._svg if kind == "svg" else self._saved(kind)
 
     @cached_property

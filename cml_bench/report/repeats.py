@@ -1,0 +1,23 @@
+"""A job that was run more than once counts once: its newest result."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+CONFIGURATION: Final = ["benchmark", "version", "benchmark_options", "data"]
+"""What jobs share that may stand in one column: the same images, labels and settings."""
+
+
+def finished_once(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return the finished jobs, each once, in their order.
+
+    Of several results of one job (same configuration, method, class order and seed) the one that was finished last is
+    kept; one that does not say when counts as older, and of equals the last is kept.
+
+    Args:
+        jobs: Rows of what ``collect`` returned.
+    """
+    done = jobs[jobs["status"] == "ok"].sort_values("finished", kind="stable", na_position="first")
+    return done.drop_duplicates([*CONFIGURATION, "method", "class_order", "seed"], keep="last").sort_index()

@@ -1,0 +1,139 @@
+"""What every format says, and that none of them takes a name for anything but a name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+from rich.console import Console
+
+from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.table_page import to_html
+from cml_bench.report.tables import ComparisonTable, compare
+
+
+def test_few_jobs_are_warned_of_under_every_table(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)), ["last_map"])
+    for text in (rendered(table), to_markdown(table), to_csv(table), to_latex(table), to_html(table)):
+        flat = " ".join(text.replace("-{}-", "--").split())
+        assert "Best last mAP: er, 10.0 above lwf over 2 pairs: cannot be told apart." in flat
+        assert "Warning: 2 seeds only" in flat
+
+
+def rendered(table: ComparisonTable, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(to_terminal(table, **options))
+    return console.export_text(styles=True)
+
+
+def test_the_terminal_marks_best_and_second(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4, naive=0.3)), ["last_map"])
+    text = rendered(table)
+    assert re.search(r"\x1b\[1m50\.\d ± 0\.2", text)
+    assert re.search(r"\x1b\[4m40\.\d ± 0\.2", text)
+    assert re.search(r"\x1b\[1m50\.\d \[50\.0, 50\.\d\]", rendered(table, intervals=True))
+    assert "Intervals hold 95 % from 6 jobs on; below they are the range of the jobs: 50 % with 2 jobs." in rendered(
+        table, intervals=True
+    )
+
+
+def test_a_narrow_terminal_says_what_it_leaves_out(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)), ["last_map", "forgetting"])
+    assert "Left out for lack of width: forgetting." in rendered(table, width=45)
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula(frame_of: Any, job: Any) -> None:
+    names = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\tx", "plain=1"]
+    jobs = [job(name, seed, 0.5 - 0.1 * i, protocol="=1+1") for i, name in enumerate(names) for seed in (0, 1)]
+    for options in (
+        {},
+        {"columns": "class_order"},
+        {"rows": "class_order", "columns": "method"},
+        {"columns": "benchmark"},
+    ):
+        text = to_csv(compare(frame_of(*jobs), ["last_map"], **options))
+        sheet = list(csv.reader(io.StringIO(text)))
+        assert len(sheet) > 1
+        for cell in itertools.chain(*sheet):
+            assert not cell.startswith(("=", "+", "@", "\t", "\r"))
+            assert not cell.startswith("-") or float(cell) < 0
+    assert "'=cmd|" in text
+    assert "plain=1" in text
+
+
+NASTY = "x<script>alert(1)</script>&\"'_%$#{}~^\\ *b* `c` [d](e) | $5$ <b>"
+
+
+def test_latex_escapes_every_letter(frame_of: Any, job: Any) -> None:
+    table = compare(frame_of(job(NASTY, 0, 0.5), job(NASTY, 1, -0.25)), ["last_map"])
+    line = next(line for line in to_latex(table).splitlines() if line.startswith("x"))
+    for letter in "&%$#_{}~^|\\":
+        assert letter not in re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$-\$|\$\\pm\$|\\\\$| & ", "", line), letter
+    assert r"\textless{}script\textgreater{}" in line
+    bad = to_latex(compare(frame_of(job("a--b", 0, -0.25)), ["last_map"]))
+    assert r"a-{}-b & linear & BCE & $-$25.0" in bad
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_html_escapes_names_and_needs_nothing_else(frame_of: Any, job: Any) -> None:
+    jobs = [
+        job(name, seed, level, title="<img src=x onerror=alert(1)>")
+        for name, level in ((NASTY, 0.5), ("er", 0.4), ("lwf", 0.3))
+        for seed in (0, 1)
+    ]
+    page = Page()
+    page.feed(to_html(compare(frame_of(*jobs), ["last_map"])))
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "img", "b", "link", "iframe"}
+    assert not any(name in ("src", "href", "onerror") for _, attributes in page.tags for name in attributes)
+    assert NASTY in page.texts
+    classes = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
+    assert (classes.count("best"), classes.count("second")) == (1, 1)
+
+
+def test_markdown_shows_names_as_they_are(frame_of: Any, job: Any) -> None:
+    table = compare(
+        frame_of(job("a|b", 0, 0.5), job("a|b", 1, 0.5), job("<i>", 0, 0.4), job("<i>", 1, 0.4)), ["last_map"]
+    )
+    text = to_markdown(table)
+    assert "`a\\|b`" in text
+    assert "above &lt;i&gt; over 2 pairs" in text
+    assert "<i>" not in text.replace("`<i>`", "")
+
+
+def test_markdown_shows_columns_and_parts_as_they_are(frame_of: Any, job: Any) -> None:
+    heads = ("a|<b>", "*c*")
+    jobs = [job(f"er head={i}", seed, 0.5 - 0.1 * i, head=head) for i, head in enumerate(heads) for seed in (0, 1)]
+    for options in ({}, {"rows": "benchmark", "columns": "head"}, {"rows": "head"}):
+        text = to_markdown(compare(frame_of(*jobs), ["last_map"], **options))
+        assert "a\\|&lt;b&gt;" in text
+        assert r"\*c\*" in text
+        table = [re.sub(r"\\\|", "", line) for line in text.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in table}) == 1, "every line has the same cells"
+    ticks = [job("a`b|c", seed, 0.5) for seed in (0, 1)]
+    assert "`` a`b\\|c ``" in to_markdown(compare(frame_of(*ticks), ["last_map"]))
+
+
+def test_the_sheet_says_what_is_said_about_all_tables(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4), *grid_of(2, 1, "voc", er=0.8)), ["last_map"])
+    remarks = [row["remarks"] for row in csv.DictReader(io.StringIO(to_csv(table)))]
+    assert len(remarks) == 3
+    assert all(remark.endswith("No job on Voc, B0-C2: lwf.") for remark in remarks)
