@@ -43,8 +43,8 @@ class Section:
     @cached_property
     def looks(self) -> dict[str, Look]:
         """How each method with a finished job is drawn, in the order of the table."""
-        rows = self.table.rows
-        return make_looks(rows.loc[rows["n"] > 0, "method"])
+        rows = self.table.rows[self.table.rows["n"] > 0]
+        return make_looks(rows["method"], rows["loss"].fillna(""))
 
     @property
     def bounds(self) -> set[str]:
