@@ -138,7 +138,7 @@ class _Rows:
         try:
             with np.errstate(over="ignore"):
                 frame = _read_csv(text, {i: "float32" if a.values is None else "category" for i, a in self._numbered()})
-            if not np.isinf(frame.select_dtypes("float32")).to_numpy().any():
+            if not np.isinf(frame.select_dtypes("float32").to_numpy()).any():
                 return frame
         except ValueError:
             pass

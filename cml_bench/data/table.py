@@ -29,8 +29,8 @@ FORMAT = 1
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """What no name holds: it would break lines, move cursors or not be written at all."""
-_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(?:.*[/\\])?\.\.(?:[/\\]|$)")
-"""How a path begins that leads out of the folder that it is relative to, on any system."""
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(?:.*[/\\])?(?:\.\.[/\\]|\.{0,2}$)")
+"""How a path begins that leads out of the folder that it is relative to, on any system, or to a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def _check_texts(table: LabelTable) -> None:
         if not all(map(str.strip, names)):
             raise CmlBenchError(f"the {what} of row {[bool(name.strip()) for name in names].index(False)} is empty")
     for file in filter(_OUTSIDE.match, files):
-        raise CmlBenchError(f"image file {file!r:.60} lies outside the image folder")
+        raise CmlBenchError(f"image file {file!r:.60} is no file inside the image folder")
 
 
 def concatenate(tables: Sequence[LabelTable]) -> LabelTable:

@@ -19,15 +19,15 @@ class _Loader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            event = self.peek_event()  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
             # References to references double and double again as soon as somebody writes them out.
             raise yaml.composer.ComposerError(None, None, f"write out *{event.anchor:.40}", event.start_mark)
         # Looking on would take time that grows with the square of the depth.
         self._depth += 1
         if self._depth > _DEEPEST:
             raise RecursionError
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 

@@ -167,7 +167,7 @@ def _parse(path: Path) -> tuple[tuple[int, int], list[_Object]]:
             raise ValueError(f"height and width are {size!r:.60}")
         return size, [_object(thing) for thing in root.iterfind("object")]
     except (ElementTree.ParseError, ValueError) as error:
-        raise CmlBenchError(f"{path} is no annotation of VOC ({error}); unpack the archive again") from None
+        raise CmlBenchError(f"{path} is no annotation of VOC ({error!s:.300}); unpack the archive again") from None
 
 
 def _object(thing: ElementTree.Element) -> _Object:
