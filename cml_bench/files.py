@@ -1,16 +1,17 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, nor finds half of one after a power cut."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 
 def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file aside and put it in place; leave nothing behind on failure.
+    """Write a file aside, flush it to the disk and put it in place; leave nothing behind on failure.
 
     Args:
         path: The file to make or to replace; its folder exists.
@@ -21,10 +22,23 @@ def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     try:
         with aside.open("wb") as file:
             fill(file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that the new name is on the disk, where folders can be flushed."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -123,14 +122,7 @@ class Checkpoints:
         data = save({"tree": text, **predicted, **stored.blocks})
         self.folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
-
-        def fill(file: Any) -> None:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-        replace_file(self.folder / f"{len(logits):04d}-{digest}{_SUFFIX}", fill)
-        _flush_folder(self.folder)
+        replace_file(self.folder / f"{len(logits):04d}-{digest}{_SUFFIX}", lambda file: file.write(data))
         for old in self._files()[_GENERATIONS:]:
             old.unlink(missing_ok=True)
 
@@ -218,13 +210,3 @@ def remove_checkpoints(folder: Path) -> None:
         file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make sure that the new name is on the disk, where folders can be flushed."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

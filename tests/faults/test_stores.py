@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from cml_bench.data.cache import cached_features, lookup
 from cml_bench.data.sets.feature_table import FeatureTable
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
+from cml_bench.files import replace_file
 
 ROWS = torch.arange(6000, dtype=torch.float32).reshape(60, 100)
 KEY = {"backbone": "tiny"}
@@ -84,6 +86,26 @@ def test_a_file_is_read_for_its_checksum_once_a_process(tmp_path: Path, monkeypa
     assert lookup(tmp_path, KEY, len(ROWS)) is not None
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: Any) -> None:
+    """What a power cut leaves cannot be tried; that the content is flushed before the name, and the name after, can."""
+    path, said = tmp_path / "file", []
+    flush, replace = os.fsync, os.replace
+
+    def note_flush(handle: int) -> None:
+        said.append(("flushed", os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        flush(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        said.append(("placed", source.stat().st_ino, source.stat().st_size))
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", note_flush)
+    monkeypatch.setattr("os.replace", note_replace)
+    replace_file(path, lambda file: file.write(b"0" * 100))
+    file, folder = path.stat().st_ino, tmp_path.stat()
+    assert said == [("flushed", file, 100), ("placed", file, 100), ("flushed", folder.st_ino, folder.st_size)]
+
+
 # -- label tables ----------------------------------------------------------------------------------------------------
 
 
@@ -91,8 +113,6 @@ class Slow(LabelTable):
     """A table that is being written for ever."""
 
     def save(self, path: Path) -> None:
-        from cml_bench.files import replace_file
-
         def half(file: Any) -> None:
             file.write(b"PK\x03\x04" * 1000)
             file.flush()
