@@ -64,6 +64,14 @@ def unlike_remark(blocks: pd.DataFrame, key: str) -> str:
     return f"No two of these differ in the {word(key)} alone: their means are over different jobs and compare nothing."
 
 
+def dropped_remark(jobs: pd.DataFrame) -> str:
+    """Say how many labels no mean holds, for want of a positive among the images tested; nothing if there are none."""
+    most = jobs["dropped_labels"].max() if "dropped_labels" in jobs else 0
+    if not most > 0:
+        return ""
+    return f"Labels without a positive among the images tested are left out of means: up to {most:.0f} at the end."
+
+
 def versions_remark(versions: pd.Series[str]) -> str:
     """Say that jobs were run by several versions of the code, whose figures may differ for that alone."""
     found = sorted(versions.dropna().unique())

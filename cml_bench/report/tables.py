@@ -243,6 +243,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         remarks.averaged_remark(where, row, across),
         remarks.unlike_remark(table.blocks, by),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
+        remarks.dropped_remark(finished),
         remarks.versions_remark(finished["code_version"]),
     )
     return replace(table, verdict=found, notes=tuple(filter(None, notes)))

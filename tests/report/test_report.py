@@ -140,6 +140,19 @@ def test_of_two_results_of_a_job_the_newest_counts(tmp_path: Path) -> None:
     assert table.loc["er", "last_map_mean"] == 0.7, "one that does not say when it was made is older"
 
 
+def test_labels_that_no_mean_holds_are_counted_under_the_table(tmp_path: Path) -> None:
+    def lacking(seed: int, dropped: int) -> dict[str, Any]:
+        return result(
+            "er", seed, 0.5, metrics={"summary": {"last_map": 0.5, "forgetting": 0.1, "dropped_labels": dropped}}
+        )
+
+    told = "Labels without a positive among the images tested are left out of means: up to 3 at the end."
+    (table,) = compare(collect(write(tmp_path / "a", lacking(0, 3), lacking(1, 1))), METRICS).benchmarks
+    assert told in table.notes
+    (table,) = compare(collect(write(tmp_path / "b", lacking(0, 0))), METRICS).benchmarks
+    assert "without a positive" not in " ".join(table.notes)
+
+
 def test_versions_of_the_code_that_meet_in_a_table_are_named(tmp_path: Path) -> None:
     def made_by(version: str, seed: int) -> dict[str, Any]:
         device = {"kind": "cpu", "name": "cpu"}
