@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from cml_bench.report.keys import BLOCK
-from cml_bench.report.statistics import estimates
+from cml_bench.report.statistics import Estimate, estimates
 
 SHOWN: Final = ("method_title", "family", "head", "loss", "wrap", "replay_labels")
 """What is said of a row that is a method."""
@@ -59,6 +59,12 @@ def average(
         for name, column in zip(_STATISTICS, zip(*each, strict=True), strict=True):
             statistics[f"{key}_{name}"] = column
     return pd.concat([rows, pd.DataFrame(statistics, index=rows.index)], axis=1)
+
+
+def estimates_in(rows: pd.DataFrame, key: str) -> list[Estimate]:
+    """Return what ``average`` found of one column of figures, row by row."""
+    columns = [f"{key}_{name}" for name in _STATISTICS]
+    return [Estimate(*values) for values in rows[columns].itertuples(index=False, name=None)]
 
 
 def row_notes(row: dict[Any, Any], metrics: Sequence[str]) -> str:

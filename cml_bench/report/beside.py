@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from cml_bench.report.averages import estimates_in
 from cml_bench.report.comparability import (
     CONDITIONS,
     Circumstances,
@@ -26,7 +27,6 @@ from cml_bench.report.published_rows import (
     make_block,
 )
 from cml_bench.report.quantities import heading, quantity
-from cml_bench.report.statistics import Estimate
 from cml_bench.report.tables import BenchmarkTable, ComparisonTable
 
 OURS: Final = "ours"
@@ -148,8 +148,7 @@ def _ranked(table: BenchmarkTable, methods: Sequence[str], numbers: pd.DataFrame
     own = table.rows[table.rows["method"].isin(methods)]
     cells = pd.DataFrame({"method": own["method"], "buffer": "", "source": OURS, "caveats": own["notes"]})
     for metric in metrics:
-        estimates = own[[f"{metric}_{name}" for name in ("mean", "std", "low", "high", "level", "n")]]
-        cells[metric] = [quantity(metric).cell(Estimate(*values)) for values in estimates.itertuples(index=False)]
+        cells[metric] = [quantity(metric).cell(each) for each in estimates_in(own, metric)]
     block = make_block(numbers, here)
     rows = pd.concat([cells, block.rows], ignore_index=True).fillna("")
     rows = rows.sort_values(metrics[0], key=_leading, ascending=False, kind="stable", ignore_index=True)

@@ -8,9 +8,9 @@ from typing import Final
 
 import pandas as pd
 
+from cml_bench.report.averages import estimates_in
 from cml_bench.report.quantities import Quantity, heading, quantity
 from cml_bench.report.remarks import interval_remark
-from cml_bench.report.statistics import Estimate
 from cml_bench.report.tables import BenchmarkTable
 from cml_bench.report.verdict import p_cell
 
@@ -89,8 +89,7 @@ def make_grid(table: BenchmarkTable, *, intervals: bool = False) -> Grid:
 
 
 def _figures(rows: pd.DataFrame, key: str, known: Quantity, intervals: bool) -> list[str]:
-    columns = [f"{key}_{name}" for name in ("mean", "std", "low", "high", "level", "n")]
-    return [known.cell(Estimate(*values), interval=intervals) for values in rows[columns].itertuples(index=False)]
+    return [known.cell(each, interval=intervals) for each in estimates_in(rows, key)]
 
 
 def _differences(table: BenchmarkTable) -> dict[str, list[str]]:

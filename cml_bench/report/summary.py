@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.metrics.retention import mean_defined
+from cml_bench.report.averages import estimates_in
 from cml_bench.report.grid import make_grid
 from cml_bench.report.quantities import COSTS, Quantity, quantity
 from cml_bench.report.section import Section
@@ -17,7 +18,6 @@ from cml_bench.report.statistics import Estimate, estimates
 
 ALL_LABELS: Final = "all"
 _TEXTS: Final = ("head", "loss", "wrap")
-_STATISTICS: Final = ("mean", "std", "low", "high", "level", "n")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def summarize(section: Section) -> Summary:
     columns: list[Column] = []
     cells: list[list[Cell]] = []
     for column in section.table.columns:
-        found = [Estimate(*each) for each in rows[[f"{column.key}_{name}" for name in _STATISTICS]].to_numpy()]
+        found = estimates_in(rows, column.key)
         columns.append(Column(column.heading, "" if column.metric in COSTS else ALL_LABELS))
         cells.append(_cells(found, quantity(column.metric), grid.marks[column.heading]))
     groups = list(dict.fromkeys(name for run in section.runs for name in run.history.label_groups))
