@@ -89,7 +89,10 @@ class LabelTable:
                 raise ValueError(f"{name} has {len(column)} rows for {n} ids")
         unique, times = np.unique(self.ids, return_counts=True)
         if len(unique) < n:
-            raise CmlBenchError(f"image id {unique[times > 1][0]!s:.60} is listed twice: list every image once")
+            twice = str(unique[times > 1][0])
+            raise CmlBenchError(
+                f"image id {twice if twice.isprintable() else repr(twice):.60} is listed twice: list every image once"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""

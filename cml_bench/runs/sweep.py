@@ -81,6 +81,7 @@ class Suite:
 
 MOST_JOBS = 100_000
 """Jobs of a sweep; a slip in a list of values asks for more."""
+LONGEST_TITLE = 1000
 _SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set", "vary")
 
 
@@ -107,8 +108,8 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
         if key not in _SUITE_KEYS:
             raise CmlBenchError(f"suite {path} has no key {key!r:.60}: {suggest(f'{key!s:.60}', _SUITE_KEYS)}")
     title = content.get("title", path.stem)
-    if isinstance(title, (dict, list)):
-        raise CmlBenchError(f"suite {path} needs a text as title, not {title!r:.60}")
+    if isinstance(title, (dict, list)) or len(str(title)) > LONGEST_TITLE:
+        raise CmlBenchError(f"suite {path} needs a text of up to {LONGEST_TITLE} letters as title, not {title!r:.60}")
     names, methods = _strings(content.get("benchmarks"), "benchmarks", path), _methods(content.get("methods"), path)
     given, settings, varied = dict(parse_pairs(options)), content.get("set") or {}, content.get("vary") or {}
     if not isinstance(settings, dict):
@@ -166,6 +167,10 @@ def _product(lists: object, key: str, path: Path) -> list[dict[str, str]]:
         raise CmlBenchError(f"suite {path} needs a list of values for every key under {key!r}, not {lists!r:.60}")
     _check_count(math.prod(map(len, lists.values())))
     texts = [[as_text(value) for value in values] for values in lists.values()]
+    for name, values in zip(lists, texts, strict=True):
+        if len(set(values)) < len(values):
+            # The same job twice would be run twice at once.
+            raise CmlBenchError(f"suite {path} lists a value of {name!r:.60} twice under {key!r}: list it once")
     return [dict(zip(map(str, lists), values, strict=True)) for values in itertools.product(*texts)]
 
 

@@ -129,6 +129,8 @@ def test_references_in_a_suite_do_not_double(tmp_path: Path) -> None:
         ("seeds: 1000\nclass_orders: 1000", "1000000 jobs are more than the 100000 of a sweep"),
         ("title: [" + "[" * 50_000, "nested too deeply"),
         ("seeds: 1\nseeds: 2", "'seeds' comes twice"),
+        ("vary: {lr: [0.2, 0.2]}", "lists a value of 'lr' twice under 'vary'"),
+        ("title: " + "a" * 1001, "needs a text of up to 1000 letters as title"),
         ("title: 2020-13-45", "month must be in 1..12"),
     ],
 )
