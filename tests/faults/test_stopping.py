@@ -89,12 +89,19 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, until: Callable[..., None
     script.write_text(POOL)
     folder.mkdir()
     parent = subprocess.Popen([sys.executable, str(script), str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    until(lambda: len(list(folder.iterdir())) == 2)
-    workers = [int(path.name) for path in folder.iterdir()]
-    assert all(map(runs, workers))
-    parent.send_signal(number)
-    assert parent.wait(timeout=10) == status
-    until(lambda: not any(map(runs, workers)), 10)
+    workers: list[int] = []
+    try:
+        until(lambda: len(list(folder.iterdir())) == 2)
+        workers = [int(path.name) for path in folder.iterdir()]
+        assert all(map(runs, workers))
+        parent.send_signal(number)
+        assert parent.wait(timeout=10) == status
+        until(lambda: not any(map(runs, workers)), 10)
+    finally:
+        parent.kill()
+        parent.wait()
+        for worker in filter(runs, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def runs(process: int) -> bool:
