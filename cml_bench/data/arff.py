@@ -20,9 +20,9 @@ Numbers = npt.NDArray[np.float32]
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)(?:\s*\{{(.*)\}}|\s+(\w+))$", re.IGNORECASE)
 _VALUE = re.compile(rf"\s*(?:({_QUOTED})\s*|([^,]*)),")
-_ENTRY = re.compile(rf"\s*(\d+)\s+({_QUOTED}|[^\s,]+)\s*,")
+_ENTRY = re.compile(rf"\s*(\d{{1,9}})\s+({_QUOTED}|[^\s,]+)\s*,")
 _SPECIAL = re.compile(r"""['"\\]""")
-_ENTRIES = re.compile(rf"(?:\s*\d+\s+(?:{_QUOTED}|[^\s,]+)\s*,)*")
+_ENTRIES = re.compile(rf"(?:\s*\d{{1,9}}\s+(?:{_QUOTED}|[^\s,]+)\s*,)*")
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,10 @@ def _as_features(attribute: Attribute, column: npt.NDArray[np.float32]) -> npt.N
     missing = np.isnan(column)
     places = np.where(missing, 0, column).astype(np.int64)
     try:
-        meaning = np.array([[float(value)] for value in attribute.values], dtype=np.float32)
+        numbers = np.array([[float(value)] for value in attribute.values])
+        if not (np.abs(numbers) <= np.finfo(np.float32).max).all():
+            raise ValueError("no finite number")
+        meaning = numbers.astype(np.float32)
     except ValueError:
         meaning = np.eye(len(attribute.values), dtype=np.float32)
     return np.where(missing[:, None], np.float32(np.nan), meaning[places])
