@@ -89,11 +89,11 @@ def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
     total = timedelta(seconds=round(runs["seconds"].sum() / at_once))
     told = f"about {total} with {at_once} at once" if unknown < len(runs) else "how long cannot be told"
     beside = f", and {unknown} of which no like has been run" if 0 < unknown < len(runs) else ""
-    failed = int((rows["status"] == "failed").sum())
+    done, failed = (int((rows["status"] == status).sum()) for status in ("done", "failed"))
     return Group(
         grid,
         Text(
-            f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {(rows['status'] == 'done').sum()} done, {failed} failed, {len(runs)} to run"
+            f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {done} done, {failed} failed, {len(runs)} to run"
             + (f" ({told}{beside})" if len(runs) else "")
         ),
     )

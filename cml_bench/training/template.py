@@ -121,7 +121,8 @@ class MultiLabelTemplate(SupervisedTemplate):
     _after_update = _trigger("after_update")
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
-        self._losses.append(self.loss.detach())
+        # Upstream's loss has one entry, that of a plugin which replaces it none.
+        self._losses.append(self.loss.detach().reshape(()))
         for callback in self._callbacks.get("after_training_iteration", ()):
             callback(self, **kwargs)
 
@@ -197,7 +198,7 @@ class MultiLabelTemplate(SupervisedTemplate):
         self._criterion.start_epoch(self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs)
         super().training_epoch(**kwargs)
         # One look an epoch: a GPU is not stalled at every step.
-        losses = torch.stack(self._losses).flatten().tolist() if self._losses else []
+        losses = torch.stack(self._losses).tolist() if self._losses else []
         self._losses = []
         self.epoch_loss = sum(losses) / max(1, len(losses))
         # Counted from 1, as progress is.

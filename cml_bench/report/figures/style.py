@@ -193,7 +193,10 @@ def _words(method: str, loss: str) -> list[str]:
     """Return a specification's words, with what tables call the criterion in the place of those that describe it."""
     strategy, *options = printable(method).split() or ["?"]
     if loss:
-        options = [printable(loss).removesuffix(" (BCE)"), *(option for option in options if not option.startswith(("loss=", "loss.")))]
+        options = [
+            printable(loss).removesuffix(" (BCE)"),
+            *(option for option in options if not option.startswith(("loss=", "loss."))),
+        ]
     return [strategy, *options]
 
 
