@@ -1,4 +1,4 @@
-"""A disk cache of frozen features: computed once, streamed to disk, read back memory-mapped."""
+"""A disk cache of frozen features and of decoded images: computed once, streamed to disk, read back memory-mapped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -29,84 +30,106 @@ _CHECKSUM = struct.Struct("<I")
 _PIECE = 1 << 22
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """A part of the cache.
+
+    Attributes:
+        name: What lies in it; its folder.
+        dtype: Type of its numbers.
+    """
+
+    name: str
+    dtype: torch.dtype
+
+
+FEATURES = Shelf("features", torch.float16)
+PIXELS = Shelf("pixels", torch.uint8)
+
+
 def default_cache_dir() -> Path:
     """Return the folder named by ``CML_BENCH_CACHE``, else the user's cache folder."""
     named = os.environ.get("CML_BENCH_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("cml_bench"))
 
 
-def cached_features(cache_dir: Path, key: CacheKey, n: int, compute: Callable[[], Iterable[Tensor]]) -> Tensor:
-    """Return the n feature rows stored under a key, computing and storing them the first time.
+def cached_rows(
+    cache_dir: Path, key: CacheKey, n: int, compute: Callable[[], Iterable[Tensor]], shelf: Shelf = FEATURES
+) -> Tensor:
+    """Return the n rows stored under a key, computing and storing them the first time.
 
-    Rows are stored as float16 in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
+    Rows are stored in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
     key for human eyes. The file is written aside and then put in place, so a reader never sees half of one; of two
     processes that ask for the same key one computes and the other waits. The last four bytes of the file, which readers
     of arrays pass over, are the CRC-32 of all before them: a process compares them when it first opens the file.
 
     Args:
         cache_dir: Folder, made if need be.
-        key: Everything the features depend on.
+        key: Everything the rows depend on.
         n: Number of rows that must come.
-        compute: Yields blocks of rows, (b, ...) floating, in order; called only if nothing usable is stored.
+        compute: Yields blocks of rows, (b, ...), in order; called only if nothing usable is stored.
+        shelf: What the rows are.
 
     Returns:
-        (n, ...) float16, memory-mapped: a row is read when it is used, and writing to it changes no file.
+        (n, ...) of the shelf's type, memory-mapped: a row is read when it is used, and writing to it changes no file.
 
     Raises:
-        CmlBenchError: If the folder cannot be written, or a value does not fit float16.
+        CmlBenchError: If the folder cannot be written, or a feature does not fit float16.
     """
-    stored = lookup(cache_dir, key, n)
+    stored = lookup(cache_dir, key, n, shelf)
     if stored is not None:
         return stored
-    path = _path(cache_dir, key)
+    path = _path(cache_dir, key, shelf)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            stored = lookup(cache_dir, key, n)
+            stored = lookup(cache_dir, key, n, shelf)
             if stored is not None:
                 return stored
             # Whoever was killed while writing held the lock.
             remove_leftovers(path)
-            replace_file(path, lambda file: _stream(file, n, compute()))
+            replace_file(path, lambda file: _stream(file, n, compute(), shelf))
             text = json.dumps(dict(key), indent=1, sort_keys=True)
             replace_file(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     except OSError as error:
         mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
         raise CmlBenchError(
-            f"features cannot be stored in {path.parent} ({error.strerror}); {mend} or set CML_BENCH_CACHE elsewhere"
+            f"{shelf.name} cannot be stored in {path.parent} ({error.strerror}); {mend} or set CML_BENCH_CACHE "
+            "elsewhere"
         ) from None
     return _map(path)
 
 
-def lookup(cache_dir: Path, key: CacheKey, n: int) -> Tensor | None:
-    """Return the (n, ...) float16 rows stored under a key, or None if there are none; warns of a damaged file."""
-    path = _path(cache_dir, key)
+def lookup(cache_dir: Path, key: CacheKey, n: int, shelf: Shelf = FEATURES) -> Tensor | None:
+    """Return the (n, ...) rows stored under a key, or None if there are none; warns of a damaged file."""
+    path = _path(cache_dir, key, shelf)
     try:
         state = path.stat()
         whole = _is_whole(path, state.st_size, state.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        warnings.warn(f"cached features {path} cannot be read ({error}) and will be computed again", stacklevel=2)
+        warnings.warn(f"cached {shelf.name} {path} cannot be read ({error}) and will be computed again", stacklevel=2)
         return None
     if not whole:
         warnings.warn(
-            f"cached features {path} are damaged (their checksum is wrong) and will be computed again", stacklevel=2
+            f"cached {shelf.name} {path} are damaged (their checksum is wrong) and will be computed again", stacklevel=2
         )
         return None
     rows = _map(path)
-    if rows.dtype != torch.float16 or rows.dim() < 2 or len(rows) != n:
+    if rows.dtype != shelf.dtype or rows.dim() < 2 or len(rows) != n:
         warnings.warn(
-            f"cached features {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed again",
+            f"cached {shelf.name} {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed "
+            "again",
             stacklevel=2,
         )
         return None
     return rows
 
 
-def _path(cache_dir: Path, key: CacheKey) -> Path:
+def _path(cache_dir: Path, key: CacheKey, shelf: Shelf) -> Path:
     canonical = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
-    return cache_dir / "features" / f"{hashlib.sha256(canonical.encode()).hexdigest()}.npy"
+    return cache_dir / shelf.name / f"{hashlib.sha256(canonical.encode()).hexdigest()}.npy"
 
 
 def _map(path: Path) -> Tensor:
@@ -137,18 +160,18 @@ class _Summed:
         return self.file.write(data)
 
 
-def _stream(target: IO[bytes], n: int, blocks: Iterable[Tensor]) -> None:
-    """Write blocks of rows as one float16 ``.npy`` array, a block at a time, and their checksum."""
+def _stream(target: IO[bytes], n: int, blocks: Iterable[Tensor], shelf: Shelf) -> None:
+    """Write blocks of rows as one ``.npy`` array, a block at a time, and their checksum."""
     file = _Summed(target)
     written = 0
     for block in blocks:
-        rows = block.detach().to("cpu", torch.float16).contiguous()
-        if not bool(torch.isfinite(rows).all()):
+        rows = block.detach().to("cpu", shelf.dtype).contiguous()
+        if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
             raise CmlBenchError(
                 f"features of rows {written} to {written + len(rows)} do not fit float16 or are NaN; check the weights"
             )
         if not written:
-            header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (n, *rows.shape[1:])}
+            header = {"descr": rows.numpy().dtype.str, "fortran_order": False, "shape": (n, *rows.shape[1:])}
             np.lib.format.write_array_header_1_0(file, header)
         file.write(rows.numpy().data)
         written += len(rows)

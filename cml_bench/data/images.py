@@ -1,4 +1,4 @@
-"""Reading image files."""
+"""Reading image files, and bringing images to one size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import resize
 
 from cml_bench.errors import CmlBenchError
 
@@ -46,6 +47,14 @@ def read_image(path: Path) -> Tensor:
         found = f"{tuple(image.shape)} {image.dtype}"
         raise CmlBenchError(f"image {path} decodes to {found} instead of one 8-bit picture; convert it to JPEG or PNG")
     return image
+
+
+def squash(images: Tensor, side: int) -> Tensor:
+    """Return (..., 3, H, W) images as (..., 3, side, side): the whole of each, at the cost of its aspect ratio."""
+    if images.shape[-2:] == (side, side):
+        return images
+    resized: Tensor = resize(images, [side, side], antialias=True)
+    return resized
 
 
 def _has_whole_chunks(content: bytes) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cml_bench.data.inputs import ImageInputs, Inputs
+from cml_bench.data.pixel_cache import PixelInputs
 from cml_bench.streams.dataset import MultiLabelDataset
 
 Store = Literal["ids", "pixels"]
@@ -17,8 +18,9 @@ Store = Literal["ids", "pixels"]
 class PixelStore:
     """Model inputs of the images in a memory, from copies that were made when each came in.
 
-    Of images that are read from a source the copy is the decoded uint8 image, before any transform: it is augmented as
-    the source's would be, draw for draw. Of inputs that lie in memory anyway, features for example, it is the input.
+    Of images that are read from a source the copy is the decoded uint8 image, before any transform, and of images from
+    a pixel cache the stored one: it is augmented as the source's would be, draw for draw. Of inputs that lie in memory
+    anyway, features for example, it is the input.
 
     Attributes:
         inputs: Where images come from; after the copy only its transforms are used.
@@ -46,6 +48,8 @@ class PixelStore:
     def fetch(self, rows: Tensor, *, training: bool) -> Tensor:
         """Return the (B, ...) float32 inputs of stored images; KeyError if one is not stored."""
         copies = [self.copies[row] for row in rows.tolist()]
+        if isinstance(self.inputs, PixelInputs):
+            return self.inputs.transform(torch.stack(copies), training=training)
         if isinstance(self.inputs, ImageInputs):
             transform = self.inputs.training if training else self.inputs.evaluation
             copies = [transform(copy) for copy in copies]
@@ -60,4 +64,6 @@ class PixelStore:
     def _copy(self, row: int) -> Tensor:
         if isinstance(self.inputs, ImageInputs):
             return self.inputs.source.load(row).clone()
+        if isinstance(self.inputs, PixelInputs):
+            return self.inputs.table[row].clone()
         return self.inputs.fetch(torch.tensor([row]), training=False)[0].clone()

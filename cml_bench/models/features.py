@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cml_bench.data.cache import cached_features, lookup
+from cml_bench.data.cache import cached_rows, lookup
+from cml_bench.data.reading import read_ahead
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone
@@ -70,13 +70,13 @@ def extract_features(
         return (pool(block.float()) for block in maps)
 
     if kind == "pooled":
-        return cached_features(cache_dir, {**key, "kind": kind}, n, vectors)
+        return cached_rows(cache_dir, {**key, "kind": kind}, n, vectors)
     if kind == "pyramid":
         # Which maps there are is timm's business, and versions of it may differ.
         key = {**key, "levels": str([level.shape for level in backbone.levels])}
     elif not backbone.spatial:
         raise CmlBenchError(f"backbone {backbone.name!r} has no spatial map; ask for pooled features")
-    return cached_features(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
+    return cached_rows(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -127,24 +127,16 @@ def _forward_all(
     def load(row: int) -> Tensor:
         return transform(source.load(row))
 
-    def submit(start: int) -> list[Future[Tensor]]:
-        return [threads.submit(load, row) for row in range(start, min(start + batch_size, len(source)))]
-
     was_training = backbone.training
     # Channels last halves the time of depthwise convolutions on a CPU; it changes strides, not values.
     backbone.to(device).to(memory_format=torch.channels_last).eval()
-    threads = ThreadPoolExecutor(workers)
     try:
         done = 0
-        following = submit(0)
-        while following:
-            current, following = following, submit(done + len(following))
-            images = torch.stack([future.result() for future in current])
-            ids = source.id_keys[done : done + len(current)]
-            yield read_frozen(backbone, images.to(device), kind, ids)
-            done += len(current)
+        for batch in read_ahead(load, len(source), batch_size, workers):
+            ids = source.id_keys[done : done + len(batch)]
+            yield read_frozen(backbone, torch.stack(batch).to(device), kind, ids)
+            done += len(batch)
             if progress is not None:
                 progress(done)
     finally:
-        threads.shutdown(cancel_futures=True)
         backbone.train(was_training)

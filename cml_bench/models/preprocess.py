@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torchvision.ops import roi_align
 from torchvision.transforms.v2 import RandAugment, RandomErasing
 from torchvision.transforms.v2 import functional as F
 
+from cml_bench.data.images import squash
+
 
 class EvalTransform:
-    """Squash an image to a square and normalise it.
+    """Squash an image, or each image of a batch, to a square and normalise it.
 
     The whole image is kept, at the cost of its aspect ratio: a centre crop could cut off a labelled object.
 
@@ -21,23 +24,23 @@ class EvalTransform:
         size: Side of the square in pixels.
         mean: Per-channel mean of images in [0, 1].
         std: Per-channel standard deviation.
+        device: Where the images are.
     """
 
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, size: int, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
+    ) -> None:
         self.size = size
         # (x / 255 - mean) / std in one pass over the image
-        self._scale = (255.0 * torch.tensor(std)).reciprocal().view(3, 1, 1)
-        self._shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1)
+        self._scale = (255.0 * torch.tensor(std)).reciprocal().view(3, 1, 1).to(device)
+        self._shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1).to(device)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the float32 (3, size, size) input of a backbone for a uint8 (3, H, W) image."""
+        """Return the float32 (..., 3, size, size) input of a backbone for a uint8 (..., 3, H, W) image."""
         return self._normalise(self._resize(image.float()))
 
     def _resize(self, image: Tensor) -> Tensor:
-        if image.shape[-2:] == (self.size, self.size):
-            return image
-        resized: Tensor = F.resize(image, [self.size, self.size], antialias=True)
-        return resized
+        return squash(image, self.size)
 
     def _normalise(self, image: Tensor) -> Tensor:
         return image * self._scale + self._shift
@@ -56,6 +59,7 @@ class TrainTransform(EvalTransform):
         generator: Source of the random draws.
         min_area: Smallest share of the area that a crop covers.
         flip: Mirror every second image on average; leave it off where left and right differ in meaning (digits).
+        device: Where the images are.
     """
 
     def __init__(
@@ -67,8 +71,9 @@ class TrainTransform(EvalTransform):
         *,
         min_area: float = 0.35,
         flip: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(size, mean, std)
+        super().__init__(size, mean, std, device)
         self._generator = generator
         self._min_area = min_area
         self._flip = flip
@@ -87,6 +92,39 @@ class TrainTransform(EvalTransform):
         return self._normalise(F.horizontal_flip(crop) if self._flip and mirror < 0.5 else crop)
 
 
+class TrainBatch(TrainTransform):
+    """``TrainTransform`` of a whole batch of images that have been squashed to one size.
+
+    Draw for draw the same parts of the same images: cutting a part and squashing it is squashing the image and cutting
+    the same share of each side. What differs is the interpolation, bilinear from the stored square.
+    """
+
+    def __call__(self, images: Tensor, sizes: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the float32 (B, 3, size, size) augmented inputs of a backbone.
+
+        Args:
+            images: (B, 3, side, side) uint8.
+            sizes: (B, 2) heights and widths of the images as they were.
+        """
+        draws = torch.rand(len(images), 5, generator=self._generator).double()
+        area, aspect, down, right, mirror = draws.unbind(dim=1)
+        area = self._min_area + (1 - self._min_area) * area
+        ratio = ((2 * aspect - 1) * math.log(4 / 3)).exp()
+        height, width = sizes.double().unbind(dim=1)
+        ones = torch.ones_like(height)
+        crop_height = (height * width * area / ratio).sqrt().round().clamp(ones, height)
+        crop_width = (height * width * area * ratio).sqrt().round().clamp(ones, width)
+        top, left = (down * (height - crop_height)).round(), (right * (width - crop_width)).round()
+        corners = [left / width, top / height, (left + crop_width) / width, (top + crop_height) / height]
+        numbers = torch.arange(len(images), dtype=torch.float64)
+        boxes = torch.stack([numbers, *(images.shape[-1] * corner for corner in corners)], dim=1)
+        boxes, mirrored = (part.to(images.device, non_blocking=True) for part in (boxes.float(), mirror < 0.5))
+        crops = roi_align(images.float(), boxes, self.size, sampling_ratio=1, aligned=True)
+        if self._flip:
+            crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
+        return self._normalise(crops)
+
+
 class StrongTransform(EvalTransform):
     """Squash the whole image to a square, RandAugment it, perhaps mirror it, normalise it, cut a square out.
 
@@ -100,6 +138,7 @@ class StrongTransform(EvalTransform):
         std: Per-channel standard deviation.
         generator: Source of the random draws.
         flip: Mirror every second image on average; leave it off where left and right differ in meaning (digits).
+        device: Where the images are.
     """
 
     def __init__(
@@ -110,8 +149,9 @@ class StrongTransform(EvalTransform):
         generator: torch.Generator,
         *,
         flip: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(size, mean, std)
+        super().__init__(size, mean, std, device)
         self._generator = generator
         self._flip = flip
         self._augment = RandAugment()
@@ -124,6 +164,14 @@ class StrongTransform(EvalTransform):
             mirrored = F.horizontal_flip(augmented) if self._flip and torch.rand(()) < 0.5 else augmented
             cut: Tensor = self._cut_out(self._normalise(mirrored.float()))
             return cut
+
+
+class StrongBatch(StrongTransform):
+    """``StrongTransform`` of a batch of squashed images, one by one: RandAugment treats all of a batch alike."""
+
+    def __call__(self, images: Tensor, sizes: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the float32 (B, 3, size, size) augmented inputs; the (B, 2) original ``sizes`` make no difference."""
+        return torch.stack([super(StrongBatch, self).__call__(image) for image in images])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.diff_feat import DiffFeat
 from cml_bench.models.features import extract_features
 from cml_bench.runs.benchmark import load_sources
+from cml_bench.runs.inputs import fillers
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.setup import make_backbone, plan, stream_order
@@ -133,7 +134,7 @@ def search_features(
                     kind="pooled",
                     device=resolved.training.device,
                     cache_dir=default_cache_dir(),
-                    workers=resolved.training.num_workers,
+                    workers=fillers(resolved.training),
                 )
                 for part in parts
             )

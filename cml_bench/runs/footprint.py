@@ -13,6 +13,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
+from cml_bench.data.pixel_cache import PixelInputs
 from cml_bench.memory.crops import CropMemory
 from cml_bench.memory.pixels import PixelStore
 from cml_bench.streams.dataset import MultiLabelDataset
@@ -90,7 +91,7 @@ def image_bytes(inputs: Inputs, rows: Tensor) -> int:
         return sum(inputs.copies[row].nbytes for row in rows.tolist())
     if isinstance(inputs, TensorInputs):
         return len(rows) * inputs.table[0].nbytes
-    if isinstance(inputs, ImageInputs):
+    if isinstance(inputs, (ImageInputs, PixelInputs)):
         source = inputs.source
         if source.image_size is not None:
             height, width = source.image_size

@@ -11,7 +11,17 @@ from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.training.config import TrainingConfig
 
-_IMAGE_KEYS = ("backbone", "backbone_options", "checkpoint", "pretrained_on", "image_size", "frozen", "augment", "flip")
+_IMAGE_KEYS = (
+    "backbone",
+    "backbone_options",
+    "checkpoint",
+    "pretrained_on",
+    "image_size",
+    "frozen",
+    "augment",
+    "flip",
+    "cache",
+)
 """Training settings that say how images are read."""
 
 

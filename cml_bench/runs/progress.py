@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
 from cml_bench.runs.events import Event, Report
+
+
+def counting(say: Callable[[str], object], what: str, total: int) -> Callable[[int], None]:
+    """Return what says how many of some images are done, and how many a second since it was made."""
+    start = time.perf_counter()
+
+    def tell(done: int) -> None:
+        rate = done / max(time.perf_counter() - start, 1e-9)
+        say(f"{what} {done}/{total}, {rate:.0f} images/s")
+
+    return tell
 
 
 class EpochReporter(SupervisedPlugin):

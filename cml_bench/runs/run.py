@@ -26,6 +26,7 @@ from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
 from cml_bench.runs.footprint import TrainableParameters, look_at_memories
 from cml_bench.runs.freshness import changed_jobs
+from cml_bench.runs.inputs import make_inputs
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.job_log import JobLog
@@ -33,7 +34,7 @@ from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
 from cml_bench.runs.results import checkpoint_folder, is_done, predictions_digest, result_path, write_result
-from cml_bench.runs.setup import Plan, make_backbone, make_inputs, make_model, plan, stream_order
+from cml_bench.runs.setup import Plan, make_backbone, make_model, plan, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.training.context import RunContext

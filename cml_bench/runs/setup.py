@@ -1,4 +1,4 @@
-"""From a job's text to live objects: benchmark, settings, model, inputs, criterion, learner."""
+"""From a job's text to live objects: benchmark, settings, model, criterion, learner."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import nn
 
-from cml_bench.data.cache import default_cache_dir
-from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.backbones import Backbone, build_backbone
-from cml_bench.models.features import extract_features
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.models.preprocess import EvalTransform, StrongTransform, TrainTransform
 from cml_bench.models.pyramid import PackedPyramid
 from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, convert
@@ -34,13 +30,12 @@ from cml_bench.runs.given_features import GivenFeatures, given_features
 from cml_bench.runs.job import Job
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
-from cml_bench.training.context import RunContext, private_generator
+from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.schedule import SchedulePlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 from cml_bench.training.template import MultiLabelTemplate
 
-_IN_MEMORY_BYTES = 512 * 2**20
 _SUPPLIED = (
     *("self", "model", "optimizer", "criterion", "device", "plugins", "evaluator"),
     *("train_mb_size", "train_epochs", "eval_mb_size", "eval_every", "peval_mode"),
@@ -240,54 +235,6 @@ def make_backbone(plan: Plan, sources: tuple[Source, Source]) -> Backbone | Give
     if not (config.frozen or backbone.trainable):
         raise CmlBenchError(f"backbone={config.backbone} is read once for every image: set frozen=true")
     return backbone
-
-
-def make_inputs(
-    plan: Plan,
-    backbone: Backbone | GivenFeatures,
-    sources: tuple[Source, Source],
-    seed: int,
-    progress: Callable[[str], object],
-) -> tuple[Inputs, Inputs]:
-    """Return what the model reads of the training and the test images.
-
-    Feature vectors are read as they are. With a frozen backbone the inputs are its features, from the cache; else
-    images, kept in memory as tensors where they are few, small and not augmented.
-    """
-    train, test = (_split_inputs(plan, backbone, source, seed, progress) for source in sources)
-    return train, test
-
-
-def _split_inputs(
-    plan: Plan, backbone: Backbone | GivenFeatures, source: Source, seed: int, progress: Callable[[str], object]
-) -> Inputs:
-    config = plan.training
-    if isinstance(backbone, GivenFeatures):
-        assert source.features is not None
-        return TensorInputs(source.features)
-    if config.frozen:
-        return TensorInputs(
-            extract_features(
-                backbone,
-                source,
-                kind=plan.head.meta.features,
-                device=config.device,
-                cache_dir=default_cache_dir(),
-                progress=lambda done: progress(f"features of {source.split} images {done}/{len(source)}"),
-                workers=config.num_workers,
-            )
-        )
-    evaluation = EvalTransform(backbone.image_size, backbone.mean, backbone.std)
-    training = None
-    if config.augment and source.split == "train":
-        generator = private_generator(seed, "augmentation")
-        kind = StrongTransform if config.augment == "strong" else TrainTransform
-        training = kind(backbone.image_size, backbone.mean, backbone.std, generator=generator, flip=config.flip)
-    inputs = ImageInputs(source, evaluation, training, config.num_workers)
-    size = len(source) * 3 * backbone.image_size**2 * 4
-    if training is None and source.image_size is not None and size <= _IN_MEMORY_BYTES:
-        return TensorInputs(inputs.fetch(torch.arange(len(source)), training=False))
-    return inputs
 
 
 def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelModel:

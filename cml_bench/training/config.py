@@ -26,6 +26,8 @@ class TrainingConfig:
         augment: Random resized crops (and flips, see ``flip``) in training; ``strong`` for RandAugment and Cutout (and
             flips) of the whole image instead; not with ``frozen``.
         flip: Whether a mirrored image keeps its labels.
+        cache: ``pixels`` reads, decodes and resizes every image once for all jobs, into one file that is mapped into
+            memory, and augments whole batches; not with ``frozen``, which caches features.
         epochs: Passes over each experience.
         batch_size: Images of the stream a step.
         optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
@@ -34,7 +36,8 @@ class TrainingConfig:
         schedule: Learning rate within each experience: ``constant``, ``cosine`` (to 0) or ``one_cycle``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of the job; part of what determines the result bit for bit.
-        num_workers: Threads that read and decode images; does not change the result.
+        num_workers: Threads that read and decode images; None for one a core while a cache is filled, which others
+            wait for, and else as many as ``threads``. Does not change the result.
         federated: Clients that train in rounds, as in ``"clients=5 rounds=3"`` (see ``Federation``); None for one
             learner. ``epochs`` are those of a round then.
     """
@@ -47,6 +50,7 @@ class TrainingConfig:
     frozen: bool = False
     augment: bool | Literal["strong"] = False
     flip: bool = True
+    cache: Literal["pixels"] | None = None
     epochs: int = 10
     batch_size: int = 64
     optimizer: Optimizer = "adamw"
@@ -55,7 +59,7 @@ class TrainingConfig:
     schedule: Schedule = "one_cycle"
     device: str = "cpu"
     threads: int = 1
-    num_workers: int = 1
+    num_workers: int | None = None
     federated: str | None = None
 
     def __post_init__(self) -> None:
@@ -65,14 +69,19 @@ class TrainingConfig:
             if value not in get_args(options):
                 raise CmlBenchError(f"{name}={value!r} is unknown: {suggest(str(value), get_args(options))}")
         for name in ("epochs", "batch_size", "threads", "num_workers"):
-            if getattr(self, name) < 1:
-                raise CmlBenchError(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise CmlBenchError(f"{name}={value} must be at least 1")
         if not self.lr > 0:
             raise CmlBenchError(f"lr={self.lr} must be positive")
         if self.federated is not None:
             parse_federation(self.federated)
         if self.frozen and self.augment:
             raise CmlBenchError("frozen=true trains on cached features, which cannot be augmented: set augment=false")
+        if self.frozen and self.cache:
+            raise CmlBenchError(
+                f"frozen=true reads no images in training, and cache={self.cache} keeps them: leave it out"
+            )
 
 
 TRAINING_KEYS = frozenset(field.name for field in fields(TrainingConfig))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cml_bench.data import cache
-from cml_bench.data.cache import cached_features, default_cache_dir, lookup
+from cml_bench.data.cache import cached_rows, default_cache_dir, lookup
 from cml_bench.errors import CmlBenchError
 
 KEY = {"backbone": "tiny", "size": 8}
@@ -31,8 +31,8 @@ def only_file(folder, suffix):
 
 def test_computes_once_and_reads_back(tmp_path):
     rows, compute = blocks()
-    first = cached_features(tmp_path, KEY, 10, compute)
-    again = cached_features(tmp_path, dict(reversed(KEY.items())), 10, forbidden)
+    first = cached_rows(tmp_path, KEY, 10, compute)
+    again = cached_rows(tmp_path, dict(reversed(KEY.items())), 10, forbidden)
     for stored in (first, again):
         assert stored.dtype == torch.float16
         assert torch.equal(stored, rows.half())
@@ -42,23 +42,23 @@ def test_computes_once_and_reads_back(tmp_path):
 
 def test_other_keys_are_other_files(tmp_path):
     rows, compute = blocks()
-    cached_features(tmp_path, KEY, 10, compute)
-    other = cached_features(tmp_path, {**KEY, "size": 9}, 10, lambda: iter([rows + 1]))
+    cached_rows(tmp_path, KEY, 10, compute)
+    other = cached_rows(tmp_path, {**KEY, "size": 9}, 10, lambda: iter([rows + 1]))
     assert torch.equal(other, (rows + 1).half())
-    assert torch.equal(cached_features(tmp_path, KEY, 10, forbidden), rows.half())
+    assert torch.equal(cached_rows(tmp_path, KEY, 10, forbidden), rows.half())
     assert lookup(tmp_path, {**KEY, "size": 10}, 10) is None
 
 
 def test_writing_to_the_result_changes_no_file(tmp_path):
     rows, compute = blocks()
-    cached_features(tmp_path, KEY, 10, compute).zero_()
-    assert torch.equal(cached_features(tmp_path, KEY, 10, forbidden), rows.half())
+    cached_rows(tmp_path, KEY, 10, compute).zero_()
+    assert torch.equal(cached_rows(tmp_path, KEY, 10, forbidden), rows.half())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "rows", "type", "pickle", "strings"])
 def test_a_damaged_file_is_computed_again(tmp_path, damage):
     rows, compute = blocks()
-    cached_features(tmp_path, KEY, 10, compute)
+    cached_rows(tmp_path, KEY, 10, compute)
     path = only_file(tmp_path, ".npy")
     content = path.read_bytes()
     if damage in ("truncated", "empty", "text"):
@@ -72,16 +72,16 @@ def test_a_damaged_file_is_computed_again(tmp_path, damage):
         }
         np.save(path, arrays[damage])
     with pytest.warns(UserWarning, match="computed again"):
-        mended = cached_features(tmp_path, KEY, 10, compute)
+        mended = cached_rows(tmp_path, KEY, 10, compute)
     assert torch.equal(mended, rows.half())
-    assert torch.equal(cached_features(tmp_path, KEY, 10, forbidden), rows.half())
+    assert torch.equal(cached_rows(tmp_path, KEY, 10, forbidden), rows.half())
 
 
 @pytest.mark.parametrize("yielded", [9, 11])
 def test_a_wrong_number_of_rows_is_not_stored(tmp_path, yielded):
     _, compute = blocks(yielded)
     with pytest.raises(ValueError, match=str(yielded)):
-        cached_features(tmp_path, KEY, 10, compute)
+        cached_rows(tmp_path, KEY, 10, compute)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -90,7 +90,7 @@ def test_values_beyond_float16_are_refused(tmp_path, value):
     rows, _ = blocks()
     rows[6, 0, 0] = value
     with pytest.raises(CmlBenchError, match="float16"):
-        cached_features(tmp_path, KEY, 10, lambda: iter(rows.split(4)))
+        cached_rows(tmp_path, KEY, 10, lambda: iter(rows.split(4)))
     assert not list(tmp_path.rglob("*.npy"))
 
 
@@ -100,7 +100,7 @@ def test_a_failing_computation_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path, KEY, 10, compute)
+        cached_rows(tmp_path, KEY, 10, compute)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -110,19 +110,19 @@ def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cache, "_stream", full)
     with pytest.raises(CmlBenchError, match=r"No space left.*free some space") as caught:
-        cached_features(tmp_path, KEY, 10, blocks()[1])
+        cached_rows(tmp_path, KEY, 10, blocks()[1])
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "blocked").write_text("")
     with pytest.raises(CmlBenchError, match="blocked"):
-        cached_features(tmp_path / "blocked", KEY, 10, blocks()[1])
+        cached_rows(tmp_path / "blocked", KEY, 10, blocks()[1])
 
 
 def write_and_sum(folder):
     rows, compute = blocks(200, 7)
-    return all(torch.equal(cached_features(folder, {**KEY, "round": i}, 200, compute), rows.half()) for i in range(5))
+    return all(torch.equal(cached_rows(folder, {**KEY, "round": i}, 200, compute), rows.half()) for i in range(5))
 
 
 def test_concurrent_writers(tmp_path):

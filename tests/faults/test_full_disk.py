@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cml_bench.data.cache import cached_features
+from cml_bench.data.cache import cached_rows
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
@@ -104,9 +104,9 @@ def test_features_that_do_not_fit_leave_nothing(disk: Callable[..., Any]) -> Non
         return iter(rows.split(10))
 
     with pytest.raises(CmlBenchError, match=rf"{FULL}.*free some space"):
-        cached_features(full.folder, {"a": 1}, 200, lambda: iter([*rows.split(10), *rows.split(10)]))
+        cached_rows(full.folder, {"a": 1}, 200, lambda: iter([*rows.split(10), *rows.split(10)]))
     assert files(full.folder) == []
-    assert torch.equal(cached_features(full.folder, {"a": 1}, 100, compute), rows.half())
+    assert torch.equal(cached_rows(full.folder, {"a": 1}, 100, compute), rows.half())
 
 
 def test_a_label_table_that_does_not_fit_leaves_nothing(disk: Callable[..., Any]) -> None:

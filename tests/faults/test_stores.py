@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cml_bench.data.cache import cached_features, lookup
+from cml_bench.data.cache import cached_rows, lookup
 from cml_bench.data.sets.feature_table import FeatureTable
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
@@ -31,7 +31,7 @@ def store(folder: Path, pause: float = 0.0) -> Tensor:
             yield block
             time.sleep(pause)
 
-    return cached_features(folder, KEY, len(ROWS), blocks)
+    return cached_rows(folder, KEY, len(ROWS), blocks)
 
 
 def files(folder: Path) -> list[Path]:

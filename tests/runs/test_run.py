@@ -141,9 +141,10 @@ def test_a_result_is_its_predictions(small_jobs: Any, tmp_path: Path) -> None:
 
 def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
     """Replayed by hand through the pieces of the run: the last model's logits on each image of the test set."""
+    from cml_bench.runs.inputs import make_inputs
     from cml_bench.runs.isolation import isolated
     from cml_bench.runs.learn import Course
-    from cml_bench.runs.setup import make_backbone, make_inputs, make_model, plan
+    from cml_bench.runs.setup import make_backbone, make_model, plan
     from cml_bench.training.context import RunContext
 
     (job,) = small_jobs()
