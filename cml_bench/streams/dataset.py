@@ -265,10 +265,11 @@ class MultiLabelDataset(AvalancheDataset[Any]):
 
     def batch(self, indices: Tensor) -> Batch:
         """Fetch the items at (B,) indices at once."""
-        rows = self.sample_ids.data[indices]
+        # index_select, as indexing by a tensor costs twice as much for rows as short as these.
+        rows = self.sample_ids.data.index_select(0, indices)
         return Batch(
             self.inputs.fetch(rows, training=self.group == "train"),
-            self.labels.data[indices],
+            self.labels.data.index_select(0, indices),
             torch.zeros(len(indices), dtype=torch.int64),
             rows,
         )

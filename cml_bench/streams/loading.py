@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from cml_bench.labels import widen
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
@@ -40,10 +41,29 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield one epoch."""
+        for indices in self.indices():
+            yield self.dataset.batch(indices)
+
+    def indices(self) -> Iterator[Tensor]:
+        """Yield the (B,) indices into the dataset of each batch of one epoch."""
         count = len(self.dataset)
         order = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
-        for chunk in order.split(self.batch_size)[: len(self)]:
-            yield self.dataset.batch(chunk)
+        yield from order.split(self.batch_size)[: len(self)]
+
+
+def batch_of_two(first: MultiLabelDataset, rows: Tensor, second: MultiLabelDataset, more: Tensor) -> Batch:
+    """Fetch items of two datasets as one batch: at once if both read the same images, which saves a copy."""
+    if second.inputs is not first.inputs or second.group != first.group:
+        return join(first.batch(rows), second.batch(more))
+    ids = torch.cat([first.sample_ids.data.index_select(0, rows), second.sample_ids.data.index_select(0, more)])
+    labels = first.labels.data.index_select(0, rows), second.labels.data.index_select(0, more)
+    width = max(part.shape[1] for part in labels)
+    return Batch(
+        first.inputs.fetch(ids, training=first.group == "train"),
+        torch.cat([widen(part, width) for part in labels]),
+        torch.zeros(len(ids), dtype=torch.int64),
+        ids,
+    )
 
 
 def join(first: Batch, second: Batch) -> Batch:

@@ -12,13 +12,18 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from cml_bench.streams.dataset import Batch, LabelMatrix, MultiLabelDataset
-from cml_bench.streams.loading import BatchLoader, join
+from cml_bench.streams.loading import BatchLoader, batch_of_two, join
 from cml_bench.training.relabel import Reader, look
 
 
 def draw(memory: MultiLabelDataset, count: int, generator: torch.Generator) -> Batch:
     """Return ``count`` different items of a memory (all of them if it holds fewer), drawn uniformly."""
-    return memory.batch(torch.randperm(len(memory), generator=generator)[:count])
+    return memory.batch(drawn_rows(memory, count, generator))
+
+
+def drawn_rows(memory: MultiLabelDataset, count: int, generator: torch.Generator) -> Tensor:
+    """Return the indices that ``draw`` fetches."""
+    return torch.randperm(len(memory), generator=generator)[:count]
 
 
 def read_memory(memory: MultiLabelDataset, names: tuple[str, ...], reader: Reader | None = None) -> MultiLabelDataset:
@@ -43,8 +48,9 @@ class ReplayLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield one epoch of the stream, each batch with its own draw from the memory."""
-        for batch in self.stream:
-            yield join(batch, draw(self.memory, self.batch_size, self.generator))
+        for rows in self.stream.indices():
+            drawn = drawn_rows(self.memory, self.batch_size, self.generator)
+            yield batch_of_two(self.stream.dataset, rows, self.memory, drawn)
 
 
 @runtime_checkable

@@ -121,8 +121,7 @@ class MultiLabelTemplate(SupervisedTemplate):
     _after_update = _trigger("after_update")
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
-        # Upstream's loss has one entry, that of a plugin which replaces it none.
-        self._losses.append(self.loss.detach().reshape(()))
+        self._losses.append(self.loss.detach())
         for callback in self._callbacks.get("after_training_iteration", ()):
             callback(self, **kwargs)
 
@@ -155,6 +154,10 @@ class MultiLabelTemplate(SupervisedTemplate):
         else:
             self.head_output, self.second_view = self.model.head_output(self.mb_x), None
         return self.head_output.logits
+
+    def _make_empty_loss(self) -> Tensor:
+        # A scalar, as criteria and plugins return it; upstream's has one entry, which costs a reduction a step.
+        return torch.zeros((), device=self.device)
 
     def criterion(self) -> Tensor:
         """Return the loss of the current batch."""

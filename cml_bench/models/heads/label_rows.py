@@ -9,6 +9,12 @@ from cml_bench.models.heads.checks import check_dropout
 from cml_bench.models.heads.head import Head
 
 
+def joined(blocks: nn.ParameterList) -> Tensor:
+    """Return the blocks under each other; a single one as it is, as joining would copy it, and its gradient."""
+    first, *later = blocks
+    return torch.cat([first, *later]) if later else first
+
+
 class LabelRowsHead(Head):
     """A head with logits ``z_c = <w_c, f_c> + b_c``.
 
@@ -41,11 +47,11 @@ class LabelRowsHead(Head):
 
     def classifier_rows(self) -> Tensor:
         """Return the (n, d) rows."""
-        return torch.cat(list(self.weights))
+        return joined(self.weights)
 
     def score(self, label_features: Tensor) -> Tensor:
         """Return the (B, n) logits of (B, n, d) label features."""
-        return torch.einsum("bnd,nd->bn", label_features, self.classifier_rows()) + torch.cat(list(self.biases))
+        return torch.einsum("bnd,nd->bn", label_features, self.classifier_rows()) + joined(self.biases)
 
 
 class FixedBlocks(nn.Module):

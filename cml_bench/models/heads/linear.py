@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cml_bench.models.heads.head import HeadMeta, HeadOutput
-from cml_bench.models.heads.label_rows import LabelRowsHead
+from cml_bench.models.heads.label_rows import LabelRowsHead, joined
 from cml_bench.models.layout import pool
 
 __all__ = ["LinearHead"]
@@ -35,4 +34,4 @@ class LinearHead(LabelRowsHead):
         """Return logits (B, n) and the pooled feature (B, D); see ``Head.forward``."""
         pooled = pool(features)
         kept = F.dropout(pooled, self.dropout, self.training)
-        return HeadOutput(F.linear(kept, self.classifier_rows(), torch.cat(list(self.biases))), pooled)
+        return HeadOutput(F.linear(kept, self.classifier_rows(), joined(self.biases)), pooled)
