@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,7 +34,10 @@ from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
 
 # Examples are small; what takes long is a busy machine, which is no property of the code.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A gate asks the same questions every time; whoever works on the code is asked new ones.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("default")
 
 WIDTH = 6
