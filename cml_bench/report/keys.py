@@ -110,10 +110,38 @@ def _shortest(names: dict[_Of, str], full: dict[_Of, str]) -> dict[_Of, str]:
 def _benchmark_labels(jobs: pd.DataFrame) -> pd.Series[str]:
     """Return title and protocol of each job's configuration; where two have the same, also what tells them apart."""
     configurations = jobs.groupby(CONFIGURATION, dropna=False, sort=False).ngroup()
-    groups = dict(iter(jobs.groupby(configurations)))
-    short = {int(number): benchmark_title(group) for number, group in groups.items()}
-    full = {int(number): benchmark_heading(group) for number, group in groups.items()}
-    return configurations.map(_shortest(short, full))
+    groups = {int(str(number)): group for number, group in jobs.groupby(configurations)}
+    labels = {}
+    for title, family in _families(groups).items():
+        shared = _shared(family)
+        apart = {number: [part for part in told if part not in shared] for number, told in family.items()}
+        # Where one says less than another, nothing would be left of it.
+        told = apart if all(apart.values()) else family
+        labels |= {number: ", ".join([title, *told[number]] if len(family) > 1 else [title]) for number in family}
+    return configurations.map(labels)
+
+
+def shared_settings(jobs: pd.DataFrame) -> list[str]:
+    """Return a line for each title that several configurations bear: what all of these have in common."""
+    groups = dict(enumerate(group for _, group in jobs.groupby(CONFIGURATION, dropna=False, sort=False)))
+    families = {title: family for title, family in _families(groups).items() if len(family) > 1}
+    lines = []
+    for title, family in families.items():
+        parts = [part for part in next(iter(family.values())) if part in _shared(family)]
+        lines += [f"{title}: {', '.join(parts)}"] if parts else []
+    return lines
+
+
+def _families(groups: dict[int, pd.DataFrame]) -> dict[str, dict[int, list[str]]]:
+    """Return, for each title, what is told of each configuration that bears it."""
+    families: dict[str, dict[int, list[str]]] = {}
+    for number, group in groups.items():
+        families.setdefault(benchmark_title(group), {})[number] = [*_facts(group), *_options(group)]
+    return families
+
+
+def _shared(family: dict[int, list[str]]) -> set[str]:
+    return set.intersection(*(set(told) for told in family.values()))
 
 
 def benchmark_title(jobs: pd.DataFrame) -> str:
@@ -125,7 +153,12 @@ def benchmark_title(jobs: pd.DataFrame) -> str:
 
 def benchmark_heading(jobs: pd.DataFrame) -> str:
     """Return one line that tells a configuration from all others."""
-    first = jobs.iloc[0]
-    told = [f"{name} {first[name]}" for name in ("version", "data") if not pd.isna(first[name])]
-    options = " ".join(f"{key}={value}" for key, value in json.loads(str(first["benchmark_options"])).items())
-    return ", ".join(filter(None, (benchmark_title(jobs), *told, options)))
+    return ", ".join(filter(None, (benchmark_title(jobs), *_facts(jobs), " ".join(_options(jobs)))))
+
+
+def _facts(jobs: pd.DataFrame) -> list[str]:
+    return [f"{name} {jobs[name].iloc[0]}" for name in ("version", "data") if not pd.isna(jobs[name].iloc[0])]
+
+
+def _options(jobs: pd.DataFrame) -> list[str]:
+    return [f"{key}={value}" for key, value in json.loads(str(jobs["benchmark_options"].iloc[0])).items()]

@@ -14,7 +14,7 @@ from cml_bench.report.averages import average, row_notes
 from cml_bench.report.baseline import with_baseline
 from cml_bench.report.blocks import comparable, find_competitors, make_blocks
 from cml_bench.report.job_metrics import full_name, with_metrics
-from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_keys
+from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.quantities import COSTS, heading, quantity
 from cml_bench.report.repeats import CONFIGURATION, finished_once
 from cml_bench.report.verdict import Verdict, few_seeds, rank_verdict, verdict
@@ -241,6 +241,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         few_seeds(table.blocks),
         remarks.bounds_remark(bounds),
         remarks.averaged_remark(where, row, across),
+        *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
         remarks.unlike_remark(table.blocks, by),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
         remarks.dropped_remark(finished),

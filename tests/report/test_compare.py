@@ -178,9 +178,10 @@ def test_versions_of_a_benchmark_are_columns_of_their_own(frame_of: Any, grid_of
     jobs = [*grid_of(2, 1, er=0.5), *({**each, "version": "2"} for each in grid_of(2, 1, er=0.7))]
     table = one(frame_of(*jobs), "last_map", columns="benchmark")
     assert [column.heading for column in table.columns] == [
-        "Digits, B0-C2, version 1, data d",
-        "Digits, B0-C2, version 2, data d",
+        "Digits, B0-C2, version 1",
+        "Digits, B0-C2, version 2",
     ]
+    assert "The same in all of Digits, B0-C2: data d." in table.notes
 
 
 def test_several_benchmarks_and_what_they_lack_are_named(frame_of: Any, grid_of: Any) -> None:
