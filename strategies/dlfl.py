@@ -39,8 +39,8 @@ class DLFL(Rehearsal):
     Where each image is annotated for its own experience alone, a label's annotated images all show a label of its
     group: its probability is too high on images of other groups, and a teacher hands that on. ``logit_margin`` takes as
     much off the teacher's logits. With a memory and frozen features 1 is the better choice (held-out photos of coco18,
-    3 seeds: docs/dlfl_head.md). It is not the default: thresholded figures on digits get worse, and it is taken off
-    once an experience, which adds up where no memory holds against it.
+    3 seeds: docs/explanation/dlfl_head.md). It is not the default: thresholded figures on digits get worse, and it is
+    taken off once an experience, which adds up where no memory holds against it.
 
     Attributes:
         feature_weight: Weight of the squared distance between old and new features of the old labels, relative to the

@@ -1,4 +1,4 @@
-"""What a result file holds, field by field; ``docs/results.md`` is the same as a page.
+"""What a result file holds, field by field; ``docs/reference/results.md`` is the same as a page.
 
 A field's description and type are all that is said of it anywhere: the page is tested against these classes.
 """

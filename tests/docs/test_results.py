@@ -17,7 +17,7 @@ from cml_bench.runs import schema
 from cml_bench.runs.results import read_result
 from cml_bench.runs.run import run_and_store
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "results.md").read_text(encoding="utf-8")
 MODELS = [
     schema.Result,
     schema.JobRecord,
@@ -63,7 +63,7 @@ def section(model: type[BaseModel]) -> str:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_field_is_on_the_page(model: type[BaseModel]) -> None:
-    assert section(model) in PAGE, f"docs/results.md must hold:\n\n{section(model)}"
+    assert section(model) in PAGE, f"docs/reference/results.md must hold:\n\n{section(model)}"
 
 
 def test_every_model_is_on_the_page_and_no_other() -> None:

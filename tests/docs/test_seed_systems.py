@@ -15,7 +15,7 @@ from cml_bench.registry import find
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "seed_systems.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "seed_systems.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:

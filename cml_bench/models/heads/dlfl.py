@@ -37,7 +37,7 @@ class DLFLHead(LabelRowsHead):
     shared by all labels.
 
     Source: "Deep label-specific feature learning", arXiv:2212.01461. No code is public; the residual, the norm and the
-    default step are this suite's choice (docs/dlfl_head.md).
+    default step are this suite's choice (docs/explanation/dlfl_head.md).
 
     Args:
         in_features: Width D of the features.

@@ -20,7 +20,7 @@ from cml_bench import registry
 from cml_bench.cli import main
 from cml_bench.registry import load
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_strategy.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "own_strategy.md"
 SMALL = "--workers 1 --seeds 1 --set epochs=1 --set n_train=60 --set n_test=40"
 
 

@@ -15,7 +15,7 @@ from cml_bench.cli import main
 from cml_bench.data.data_set import DataSet
 from cml_bench.registry import load
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "add_a_data_set.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "own_data_set.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
