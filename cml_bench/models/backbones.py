@@ -31,12 +31,14 @@ class Backbone(nn.Module):
         image_size: Side in pixels of the square images the model expects.
         mean: Per-channel mean to subtract, of images in [0, 1].
         std: Per-channel standard deviation to divide by.
+        bf16: Whether ``forward`` computes in bfloat16 where autocast finds that safe; what it returns is float32.
         trainable: Whether images can be fed to it in training; else it is read once for every image, into the cache.
         record: What a result keeps: name, options, number of parameters, checkpoint file name and sha256, pretraining
             set, image size, mean and std.
     """
 
     kind: FeatureKind = "map"
+    bf16 = False
     trainable = True
 
     def __init__(
@@ -71,7 +73,11 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Return the features of float images (B, 3, H, W), of the backbone's ``kind``."""
-        return self.read(images, self.kind)
+        if not self.bf16:
+            return self.read(images, self.kind)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            features = self.read(images, self.kind)
+        return tuple(level.float() for level in features) if isinstance(features, tuple) else features.float()
 
     @functools.cached_property
     def levels(self) -> tuple[Level, ...]:

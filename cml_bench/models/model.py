@@ -27,6 +27,8 @@ class MultiLabelModel(DynamicModule):
 
     Attributes:
         wrapper: What reads images in another way than once and whole; None by default.
+        bf16: Whether backbone and head compute in bfloat16 where autocast finds that safe. Parameters, and all that the
+            model says, are float32 all the same.
     """
 
     def __init__(self, backbone: nn.Module | None, head: Head) -> None:
@@ -35,6 +37,7 @@ class MultiLabelModel(DynamicModule):
         self.backbone = nn.Identity() if backbone is None else backbone.to(memory_format=torch.channels_last)
         self.head = head
         self.wrapper: Wrapper | None = None
+        self.bf16 = False
 
     def wrap(self, wrapper: Wrapper, make_head: Callable[[], Head]) -> None:
         """Put a wrapper around a model that has no labels yet; ``make_head`` makes another head like the model's."""
@@ -56,6 +59,12 @@ class MultiLabelModel(DynamicModule):
 
     def head_output(self, x: Tensor) -> HeadOutput:
         """Return logits, pooled feature, label features and attention of (B, ...) inputs."""
+        if not self.bf16:
+            return self._output(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._output(x).full()
+
+    def _output(self, x: Tensor) -> HeadOutput:
         output: HeadOutput = self.read(x) if self.wrapper is None else self.wrapper(self, x)
         return output
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms.v2 import RandAugment, RandomErasing
 from torchvision.transforms.v2 import functional as F
 
@@ -43,7 +43,7 @@ class EvalTransform:
         return squash(image, self.size)
 
     def _normalise(self, image: Tensor) -> Tensor:
-        return image * self._scale + self._shift
+        return (image * self._scale).add_(self._shift)
 
 
 class TrainTransform(EvalTransform):
@@ -115,13 +115,17 @@ class TrainBatch(TrainTransform):
         crop_height = (height * width * area / ratio).sqrt().round().clamp(ones, height)
         crop_width = (height * width * area * ratio).sqrt().round().clamp(ones, width)
         top, left = (down * (height - crop_height)).round(), (right * (width - crop_width)).round()
-        corners = [left / width, top / height, (left + crop_width) / width, (top + crop_height) / height]
-        numbers = torch.arange(len(images), dtype=torch.float64)
-        boxes = torch.stack([numbers, *(images.shape[-1] * corner for corner in corners)], dim=1)
-        boxes, mirrored = (part.to(images.device, non_blocking=True) for part in (boxes.float(), mirror < 0.5))
-        crops = roi_align(images.float(), boxes, self.size, sampling_ratio=1, aligned=True)
-        if self._flip:
-            crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
+        # Where the square's middle and half a side of it go, in units of half the image's side.
+        across, along = crop_width / width, crop_height / height
+        signs = torch.where(mirror < 0.5, -1.0, 1.0) if self._flip else ones
+        none = torch.zeros_like(across)
+        rows = [
+            torch.stack([signs * across, none, 2 * left / width + across - 1], dim=1),
+            torch.stack([none, along, 2 * top / height + along - 1], dim=1),
+        ]
+        placed = torch.stack(rows, dim=1).float().to(images.device, non_blocking=True)
+        grid = affine_grid(placed, [len(images), 3, self.size, self.size], align_corners=False)
+        crops = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return self._normalise(crops)
 
 

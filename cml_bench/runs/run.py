@@ -90,6 +90,9 @@ def run_job(
                 class_order=stream_order(job), train_inputs=inputs[0], test_inputs=inputs[1]
             )
         model = make_model(resolved, backbone).to(resolved.training.device)
+        if resolved.training.compile:
+            # In place, so that names, copies and checkpoints are those of the plain module.
+            model.backbone.compile()
         run = RunContext(
             seed=job.seed,
             training=resolved.training,

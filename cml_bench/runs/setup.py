@@ -250,7 +250,16 @@ def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelMode
         # Patches of a map are not the maps of patches: they are not magnified, and each knows its surroundings.
         mend = "set frozen=false" if plan.training.frozen else "take a data set of images"
         raise CmlBenchError(f"wrap={plan.method.wrap} cuts images, and here the model reads features: {mend}")
-    return build_model(plan, reader, width)
+    model = build_model(plan, reader, width)
+    model.bf16 = plan.training.precision == "bf16"
+    if isinstance(backbone, Backbone):
+        backbone.bf16 = model.bf16
+    if plan.training.compile and not isinstance(model.backbone, Backbone):
+        raise CmlBenchError(
+            f"compile=true compiles a backbone that trains as a whole, and with {plan.method.spec!r} there is none: "
+            "leave it out"
+        )
+    return model
 
 
 def build_model(plan: Plan, backbone: nn.Module | None, width: int | tuple[int, ...]) -> MultiLabelModel:
@@ -293,7 +302,7 @@ def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> 
         "criterion": run.criterion,
         "train_mb_size": config.batch_size,
         "train_epochs": config.epochs,
-        "eval_mb_size": 256,
+        "eval_mb_size": config.eval_batch_size,
         "device": config.device,
     }
     own: list[SupervisedPlugin] = [SchedulePlugin(config.schedule, config.lr), *extra]

@@ -10,6 +10,7 @@ from cml_bench.training.federation import parse_federation
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class TrainingConfig:
         lr: Peak learning rate.
         weight_decay: Weight decay.
         schedule: Learning rate within each experience: ``constant``, ``cosine`` (to 0) or ``one_cycle``.
+        eval_batch_size: Images a step where nothing is trained.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``bf16`` computes backbone and head in bfloat16 where autocast finds that safe; parameters, losses,
+            optimiser, cached features and checkpoints are float32 all the same, so gradients need no scaling.
+        compile: Compile the backbone (``torch.compile``); takes a minute or so once a job, and on a CPU a C++ compiler.
         threads: CPU threads of the job; part of what determines the result bit for bit.
         num_workers: Threads that read and decode images; None for one a core while a cache is filled, which others
             wait for, and else as many as ``threads``. Does not change the result.
@@ -57,18 +62,21 @@ class TrainingConfig:
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: Schedule = "one_cycle"
+    eval_batch_size: int = 256
     device: str = "cpu"
+    precision: Precision = "float32"
+    compile: bool = False
     threads: int = 1
     num_workers: int | None = None
     federated: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
-        for name, options in (("optimizer", Optimizer), ("schedule", Schedule)):
+        for name, options in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             value = getattr(self, name)
             if value not in get_args(options):
                 raise CmlBenchError(f"{name}={value!r} is unknown: {suggest(str(value), get_args(options))}")
-        for name in ("epochs", "batch_size", "threads", "num_workers"):
+        for name in ("epochs", "batch_size", "eval_batch_size", "threads", "num_workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CmlBenchError(f"{name}={value} must be at least 1")
@@ -78,6 +86,10 @@ class TrainingConfig:
             parse_federation(self.federated)
         if self.frozen and self.augment:
             raise CmlBenchError("frozen=true trains on cached features, which cannot be augmented: set augment=false")
+        if self.frozen and self.compile:
+            raise CmlBenchError(
+                "compile=true compiles the backbone, which frozen=true runs once for all jobs: leave it out"
+            )
         if self.frozen and self.cache:
             raise CmlBenchError(
                 f"frozen=true reads no images in training, and cache={self.cache} keeps them: leave it out"

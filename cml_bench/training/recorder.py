@@ -23,9 +23,10 @@ class LogitRecorder(SupervisedPlugin):
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Keep one batch."""
-        self._ids.append(strategy.mbatch.sample_id.cpu())
-        self._logits.append(strategy.mb_output.detach().float().cpu())
+        self._ids.append(strategy.mbatch.sample_id)
+        # They stay where they are: fetching them would stall a GPU at every batch.
+        self._logits.append(strategy.mb_output.detach().float())
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Return (N,) sample ids and (N, n) float32 logits of the last evaluation."""
-        return torch.cat(self._ids), torch.cat(self._logits)
+        return torch.cat(self._ids).cpu(), torch.cat(self._logits).cpu()

@@ -61,8 +61,9 @@ _ATOMS = (
 )
 """What has no state, or talks to the world outside: a freshly built learner has its own."""
 
-LEFT_OUT: tuple[tuple[type, str], ...] = ((torch.optim.Optimizer, "step"),)
-"""Attributes that are no state: schedulers put a wrapper that counts calls in the place of ``step``."""
+LEFT_OUT: tuple[tuple[type, str], ...] = ((torch.optim.Optimizer, "step"), (nn.Module, "_compiled_call_impl"))
+"""Attributes that are no state: schedulers put a wrapper that counts calls in the place of ``step``, and
+``Module.compile`` keeps the compiled function."""
 
 
 class UnknownStateError(CmlBenchError):

@@ -143,6 +143,12 @@ class MultiLabelTemplate(SupervisedTemplate):
         assert isinstance(self.mbatch, Batch)
         return self.mbatch.sample_id
 
+    def _unpack_minibatch(self) -> None:
+        """Bring the batch to the device; from pinned memory a GPU fetches it while the program goes on."""
+        if torch.device(self.device).type == "cuda":
+            self.mbatch[:] = [part if part.is_cuda else part.pin_memory() for part in self.mbatch]
+        super()._unpack_minibatch()
+
     # -- model and loss ------------------------------------------------------------------------------------------
 
     def forward(self) -> Tensor:

@@ -41,6 +41,16 @@ class HeadOutput(NamedTuple):
             companion=None if self.companion is None else self.companion.narrowed(width),
         )
 
+    def full(self) -> HeadOutput:
+        """Return the same in float32."""
+        return HeadOutput(
+            self.logits.float(),
+            self.pooled.float(),
+            None if self.label_features is None else self.label_features.float(),
+            None if self.attention is None else self.attention.float(),
+            None if self.companion is None else self.companion.full(),
+        )
+
     def rows(self, which: slice) -> HeadOutput:
         """Return what is said of some of the images."""
         return HeadOutput(
