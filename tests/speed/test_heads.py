@@ -1,6 +1,6 @@
 """What query heads cost, against one fused cross-attention from as many queries.
 
-Run with ``pytest -s tests/speed``; the ratio is printed and kept as ``extra_info``. Nothing fails on a clock.
+Run with ``pytest tests/speed``: the figures come as one table at the end. Nothing fails on a clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("labels", [80, 160, 320])
 @pytest.mark.parametrize("name", HEADS)
-def test_forward_and_backward(benchmark, labels: int, name: str) -> None:
+def test_forward_and_backward(benchmark: Any, measured: Any, labels: int, name: str) -> None:
     """The yardstick has no input projection and no residual; its classifier is the same."""
     torch.set_num_threads(1)
     tokens = torch.randn(BATCH, TOKENS, WIDTH)
@@ -48,5 +48,5 @@ def test_forward_and_backward(benchmark, labels: int, name: str) -> None:
         ratios.append((time.perf_counter() - middle) / (middle - start))
 
     benchmark.pedantic(pair, rounds=15, warmup_rounds=3)
-    benchmark.extra_info["ratio to one fused step"] = round(median(ratios[3:]), 2)
-    print(f"\n{labels} labels, {name}: {median(ratios[3:]):.2f} x one fused step")  # noqa: T201
+    goal = f"<= {1.3 * options.get('steps', 1):g}" if kind == "dlfl" else ""
+    measured(f"head {name}, {labels} labels", median(ratios[3:]), "x one fused cross-attention", goal)

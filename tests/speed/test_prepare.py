@@ -1,7 +1,6 @@
 """What reading a large COCO instances file costs, against pycocotools: seconds and memory.
 
-Run with ``pytest -s tests/speed``; the ratios are printed and kept as ``extra_info``. Nothing fails on a clock. The
-file is made here: 120 MB, or ``CML_BENCH_SPEED_MB`` (COCO's own train2017 file has about 450).
+Run with ``pytest tests/speed``: the figures come as one table at the end. Nothing fails on a clock.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def cost(reader: str, path: Path) -> tuple[float, float]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-def test_reading_an_instances_file(benchmark, tmp_path: Path) -> None:
+def test_reading_an_instances_file(benchmark: Any, measured: Any, tmp_path: Path) -> None:
     """One reading with each in turn, on the same file and the same machine at the same time of day."""
     path = tmp_path / "instances_train2017.json"
     write(path, MEGABYTES)
@@ -96,10 +96,9 @@ def test_reading_an_instances_file(benchmark, tmp_path: Path) -> None:
 
     benchmark.pedantic(pair, rounds=3)
     size = path.stat().st_size / 1e6
-    benchmark.extra_info["times faster than pycocotools"] = round(median(faster), 1)
-    benchmark.extra_info["times leaner than pycocotools"] = round(median(leaner), 1)
     seconds, megabytes = (median(column) for column in zip(*ours, strict=True))
-    print(  # noqa: T201
-        f"\n{size:.0f} MB of instances: {seconds:.1f} s and {megabytes:.0f} MB; {median(faster):.1f} x faster and "
-        f"{median(leaner):.1f} x leaner than pycocotools"
-    )
+    what = f"reading {size:.0f} MB of COCO instances"
+    measured(what, seconds, "s")
+    measured(what, megabytes, "MB")
+    measured(what, median(faster), "times as fast as pycocotools", ">= 3")
+    measured(what, median(leaner), "times as lean as pycocotools", ">= 5")

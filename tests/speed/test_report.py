@@ -1,13 +1,11 @@
 """What comparing and reporting 1,000 stored runs costs, each of 8 experiences x 80 labels.
 
-Run with ``pytest -s tests/speed``; seconds are printed and kept as ``extra_info``. Nothing fails on a clock.
+Run with ``pytest tests/speed``: the figures come as one table at the end. Nothing fails on a clock.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -114,27 +112,20 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(), ("--baseline", "er memory_size=3", "--intervals", "--cost"), ("--columns", "benchmark", "--format", "html")],
     ids=["plain", "baseline", "benchmarks"],
 )
-def test_comparing_a_thousand_runs(benchmark: Any, stored: Path, options: tuple[str, ...]) -> None:
+def test_comparing_a_thousand_runs(benchmark: Any, measured: Any, stored: Path, options: tuple[str, ...]) -> None:
     """The whole command in a process of its own, on 2 cores: at most 5 s."""
-    seconds, busy = [], []
+    seconds = []
 
     def call() -> None:
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
         command = [sys.executable, "-m", "cml_bench.cli", "compare", str(stored), *options]
         done = subprocess.run(command, capture_output=True, text=True)
         seconds.append(time.perf_counter() - start)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert "25 jobs" in done.stdout or "25 pairs" in done.stdout or "50 blocks" in done.stdout
 
     benchmark.pedantic(call, rounds=3)
-    benchmark.extra_info["seconds"] = round(min(seconds), 2)
-    benchmark.extra_info["processor seconds"] = round(min(busy), 2)
-    size = sum(path.stat().st_size for path in stored.rglob("*.json")) / 1e6
-    count = sum(1 for path in stored.rglob("*.json") if json.loads(path.read_text())["status"] == "ok")
-    took = f"{min(seconds):.1f} s, {min(busy):.1f} s of a core"
-    print(f"\ncompare {' '.join(options)}: {count} runs, {size:.0f} MB, {took}")  # noqa: T201
+    measured(f"compare {' '.join(options)} of 1,000 runs".replace("  ", " "), min(seconds), "s", "<= 5")
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +139,22 @@ def stored_with_predictions(stored: Path) -> Path:
 
 
 @pytest.mark.parametrize("figures", ["--figures", "--no-figures"])
-def test_reporting_a_thousand_runs(benchmark: Any, stored_with_predictions: Path, figures: str, tmp_path: Path) -> None:
+def test_reporting_a_thousand_runs(
+    benchmark: Any, measured: Any, stored_with_predictions: Path, figures: str, tmp_path: Path
+) -> None:
     """The whole command in a process of its own, on 2 cores: at most 15 s, and a page of at most 3 MB."""
-    page, seconds, busy = tmp_path / "report.html", [], []
+    page, seconds = tmp_path / "report.html", []
 
     def call() -> None:
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
         command = [sys.executable, "-m", "cml_bench.cli", "report", str(stored_with_predictions), "-o", str(page)]
         done = subprocess.run([*command, figures], capture_output=True, text=True)
         seconds.append(time.perf_counter() - start)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert "1000 finished jobs" in page.read_text()
 
     benchmark.pedantic(call, rounds=2)
     size = page.stat().st_size / 1e6
-    benchmark.extra_info |= {"seconds": round(min(seconds), 2), "processor seconds": round(min(busy), 2)}
     assert size <= 3
-    took = f"{min(seconds):.1f} s, {min(busy):.1f} s of processor time"
-    print(f"\nreport {figures}: page of {size:.2f} MB, {took}")  # noqa: T201
+    measured(f"report {figures} of 1,000 runs", min(seconds), "s", "<= 15")
+    measured(f"report {figures} of 1,000 runs", size, "MB", "<= 3")
