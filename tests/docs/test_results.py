@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from cml_bench.cli import main
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import TEST_RULES, Predictions
 from cml_bench.runs import schema
@@ -87,7 +86,7 @@ def snippets(language: str) -> list[str]:
 
 def test_five_lines_of_python_read_a_result(folder: Path) -> None:
     path = next(folder.rglob("*.json"))
-    ours, plain = snippets("python")
+    _, plain = snippets("python")
     assert len(plain.replace("\n\n", "\n").splitlines()) == 5
     assert "cml_bench" not in plain
     found: dict[str, Any] = {"path": str(path)}
@@ -96,7 +95,6 @@ def test_five_lines_of_python_read_a_result(folder: Path) -> None:
     assert metrics is not None
     assert found["last_map"] == metrics.summary["last_map"]
     assert found["logits"].shape == found["truth"].shape
-    exec(ours.replace("results/machine_a", str(folder)).replace("results/machine_b", str(folder)), {})
 
 
 def test_the_arrays_of_the_predictions_file(folder: Path) -> None:
@@ -115,16 +113,3 @@ def test_the_arrays_of_the_predictions_file(folder: Path) -> None:
     assert stored.model_dump(exclude={"users"}) == evaluate(Predictions.load(path))
     assert all(f"`{name.partition('_')[2].partition('@')[0]}`" in PAGE for name in stored.summary if name[:3] == "avg")
     assert all(f"`{name}`" in PAGE for name in stored.summary if name[:4] not in ("avg_", "last"))
-
-
-def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (text,) = snippets("bash")
-    key = read_result(next(folder.rglob("*.json"))).key
-    commands = [line.split("#")[0].replace("KEY", key).split() for line in text.splitlines()]
-    assert [words[2] for words in commands if words[2] != "rescore"] == ["list", "show", "verify", "export", "merge"]
-    for words in commands:
-        assert words[:2] == ["cml-bench", "results"]
-        words = [str(folder) if word in ("results/machine_a", "results/machine_b") else word for word in words]
-        with pytest.raises(SystemExit) as ended:
-            main(words[1:])
-        assert not ended.value.code, (words, capsys.readouterr())
