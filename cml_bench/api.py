@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
-from cml_bench.runs.events import CheckpointEvery, Log
+from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Log
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_extras
 from cml_bench.runs.results import result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
@@ -32,7 +32,7 @@ def run(
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
     engine: str | None = None,
-    checkpoint_every: CheckpointEvery = "experience",
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     retry_failed: bool = True,
     save_models: bool = False,
     log: Log | None = None,
@@ -51,8 +51,9 @@ def run(
             call this under ``if __name__ == "__main__"``.
         engine: Where jobs run, as in ``"ray address=auto gpus=0.5"`` or ``"slurm partition=gpu"``; None for this
             machine.
-        checkpoint_every: ``experience`` for jobs that can be stopped at any time and go on after the last experience
-            learnt, with the same predictions to the bit; ``never`` for jobs that start anew.
+        checkpoint_every: When a job is stored, so that it goes on from there with the same predictions to the bit:
+            after each ``experience``, in addition after each ``epoch`` or at the first step after a time such as
+            ``10min``; ``never`` for jobs that start anew.
         retry_failed: Whether jobs run again that have failed before.
         save_models: Keep the model after each experience beside its result, for ``explain``.
         log: ``tensorboard`` or ``wandb``, to follow loss and metrics of running jobs; files lie beside the results.
@@ -87,7 +88,7 @@ def sweep(
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
     engine: str | None = None,
-    checkpoint_every: CheckpointEvery = "experience",
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     retry_failed: bool = True,
     save_models: bool = False,
     log: Log | None = None,
@@ -191,7 +192,7 @@ def run_jobs(
     workers: int | None = None,
     engine: str | None = None,
     console: Console | None = None,
-    checkpoint_every: CheckpointEvery = "experience",
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     retry_failed: bool = True,
 ) -> ComparisonTable:
     """Run the jobs that have no result yet and return the table of all of them.

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.runs.events import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
     from cml_bench.runs.job import Job
 
 DEFAULT_RESULTS = Path("results/runs")
-
-
-class CheckpointEvery(str, Enum):
-    """When running jobs store their state."""
-
-    experience = "experience"
-    never = "never"
 
 
 class Log(str, Enum):
@@ -44,8 +38,11 @@ EngineOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    CheckpointEvery,
-    typer.Option("--checkpoint-every", help="What a stopped job goes on after; never makes it start anew."),
+    str,
+    typer.Option(
+        "--checkpoint-every",
+        help="When a job is stored, to go on from there: experience, epoch, a time such as 10min, or never.",
+    ),
 ]
 RetryOption = Annotated[bool, typer.Option("--retry-failed/--keep-failed", help="Whether failed jobs run again.")]
 SaveModelsOption = Annotated[
@@ -75,7 +72,7 @@ def run(
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
     engine: EngineOption = None,
-    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    checkpoint_every: CheckpointOption = CHECKPOINT_EVERY,
     retry_failed: RetryOption = True,
     save_models: SaveModelsOption = False,
     log: LogOption = None,
@@ -83,8 +80,7 @@ def run(
 ) -> None:
     """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
 
-    Runs only what has no result yet: the same command again goes on where it stopped, within a job after the last
-    experience learnt.
+    Runs only what has no result yet: the same command again goes on where it stopped, also in the middle of a job.
     """
     from cml_bench.api import default_methods
     from cml_bench.runs.engines.processes import warm_up
@@ -108,7 +104,7 @@ def sweep(
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
     engine: EngineOption = None,
-    checkpoint_every: CheckpointOption = CheckpointEvery.experience,
+    checkpoint_every: CheckpointOption = CHECKPOINT_EVERY,
     retry_failed: RetryOption = True,
     save_models: SaveModelsOption = False,
     log: LogOption = None,
@@ -127,7 +123,7 @@ def _execute(
     results: Path,
     workers: int | None,
     engine: str | None,
-    checkpoint_every: CheckpointEvery,
+    checkpoint_every: str,
     retry_failed: bool,
     dry_run: bool,
 ) -> None:
@@ -150,7 +146,7 @@ def _execute(
                 workers=workers,
                 engine=engine,
                 console=console,
-                checkpoint_every=checkpoint_every.value,
+                checkpoint_every=checkpoint_every,
                 retry_failed=retry_failed,
             )
     except KeyboardInterrupt as stop:

@@ -38,10 +38,13 @@ from cml_bench.testing_outcome import NotApplicableError, require
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.strategy import Strategy, StrategyMeta
+from cml_bench.training.template import SafePoint
 
 MEMORY_SIZE = 10
 """Images that a memory may hold where it is to overflow."""
 _ABOVE_CHANCE = 0.2
+_STEPS = 7
+"""Steps of an experience after which it is interrupted: within its second epoch or, online, its seventh chunk."""
 
 
 class _QuietModel(MultiLabelModel):
@@ -141,6 +144,7 @@ def try_out(
     seed: int = 0,
     extra_evaluations: bool = False,
     checkpoints: Path | None = None,
+    steps: int | None = None,
 ) -> Trial:
     """Run a method on the toy stream.
 
@@ -150,6 +154,7 @@ def try_out(
         seed: Seed of the run.
         extra_evaluations: Evaluate the whole test stream, future experiences included, once more after each experience.
         checkpoints: Folder to go on from; the run stops after the next experience, as if it was interrupted there.
+        steps: The run is stored and stops after so many steps already, if it takes as many.
     """
     scenario = scenario or toy_scenario()
     trial = Trial(scenario, Watcher(scenario), CostMeter())
@@ -164,13 +169,23 @@ def try_out(
         model, criterion = model.to(plan.training.device), criterion.to(plan.training.device)
         before = _generator_states()
         run = RunContext(seed, plan.training, model, criterion, scenario.oracle)
-        course = Course(plan, run, scenario, [recorder, trial.watcher])
         stored = Checkpoints(checkpoints, {}, trial.notes.append) if checkpoints else None
+        taken = count(1)
+
+        def stop(point: SafePoint) -> None:
+            if stored and point == "step" and next(taken) == steps:
+                stored.keep(course, past, trial.meter, within=True)
+                raise _InterruptedError
+
+        course = Course(plan, run, scenario, [recorder, trial.watcher], stop)
         past = stored.resume(course, trial.meter) if stored else []
         for t in count(len(past)):
             trial.watcher.experience = t
-            with trial.meter.phase("training"):
-                learner = next(course, None)
+            try:
+                with trial.meter.phase("training"):
+                    learner = next(course, None)
+            except _InterruptedError:
+                break
             if learner is None:
                 break
             trial.learner = learner
@@ -192,8 +207,12 @@ def try_out(
     return trial
 
 
+class _InterruptedError(Exception):
+    """A run is stopped in the middle of an experience."""
+
+
 def interrupted(plan: Plan) -> Trial:
-    """Run a method that is interrupted after every experience, each time going on from its checkpoint.
+    """Run a method that is interrupted in the middle and at the end of every experience, and goes on each time.
 
     Returns:
         The last run, with the logits of all.
@@ -201,12 +220,19 @@ def interrupted(plan: Plan) -> Trial:
     logits: list[Tensor] = []
     with TemporaryDirectory() as folder:
         for t in range(len(toy_scenario().n_seen)):
-            trial = try_out(plan, checkpoints=Path(folder))
-            went_on = any(Path(folder).glob(f"{t + 1:04d}-*"))
-            require(went_on, f"after experience {t} the run {' and '.join(trial.notes) or 'leaves no checkpoint'}")
+            trial = try_out(plan, checkpoints=Path(folder), steps=_STEPS)
+            if not trial.logits:
+                _require_stored(trial, folder, f"in the middle of experience {t}")
+                trial = try_out(plan, checkpoints=Path(folder))
+            _require_stored(trial, folder, f"after experience {t}")
             logits += trial.logits
     trial.logits = logits
     return trial
+
+
+def _require_stored(trial: Trial, folder: str, where: str) -> None:
+    kept = any(note for note in trial.notes if not note.startswith("goes on after experience"))
+    require(not kept, f"{where} the run {' and '.join(trial.notes)}")
 
 
 def _size(model: nn.Module) -> int:

@@ -193,8 +193,8 @@ class LowRank(SupervisedPlugin):
         self._seen: Tensor | None = None
         self._hook: RemovableHandle | None = None
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Listen to the backbone."""
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Listen to the backbone for a step; for longer, and a learner could not be stored between steps."""
         self._hook = strategy.model.backbone.register_forward_hook(self._see)
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -202,13 +202,10 @@ class LowRank(SupervisedPlugin):
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the norm of what the backbone has just seen, before anything else is shown to it."""
-        assert self._seen is not None
-        strategy.loss += self.weight * nuclear_norm(self._seen)
-
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Stop listening."""
         assert self._hook is not None
+        assert self._seen is not None
         self._hook.remove()
+        strategy.loss += self.weight * nuclear_norm(self._seen)
         self._hook = self._seen = None
 
 

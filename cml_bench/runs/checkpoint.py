@@ -1,4 +1,4 @@
-"""Checkpoints: a job that was stopped goes on after the last experience it had learnt, as if it had not been."""
+"""Checkpoints: a job that was stopped goes on where it was last stored, as if it had not been."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def _package_path(name: str) -> Sequence[str]:
 class Checkpoints:
     """The checkpoints of one job.
 
-    One file after each experience holds the learner, the predictions so far and what they cost. It is written aside,
-    flushed to the disk and put in place in one step, and bears the checksum of its content in its name. The two newest
-    are kept. Reading one runs nothing that it holds.
+    A file holds the learner, how far it is, the predictions so far and what they cost. It is written aside, flushed to
+    the disk and put in place in one step, and bears its number and the checksum of its content in its name. The two
+    newest are kept. Reading one runs nothing that it holds.
 
     Args:
         folder: Where the files lie.
@@ -84,23 +84,35 @@ class Checkpoints:
         self.folder = folder
         self.identity = identity
         self.say = say
-        self._works = True
+        self._works = self._works_within = True
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def keep(self, course: Course | FederatedCourse, logits: Sequence[Logits], meter: CostMeter) -> None:
-        """Store a job after the experiences that it has predictions for.
+    def keep(
+        self, course: Course | FederatedCourse, logits: Sequence[Logits], meter: CostMeter, *, within: bool = False
+    ) -> None:
+        """Store a job.
 
-        A job that cannot be stored goes on without checkpoints, and says so once.
+        One that cannot be stored goes on without checkpoints, and says so once.
+
+        Args:
+            course: Where it is.
+            logits: Predictions after each experience that has been tested.
+            meter: What it has cost.
+            within: Whether it is in the middle of an experience.
         """
-        if not self._works:
+        if not self._works or (within and not self._works_within):
             return
         try:
             with meter.phase("checkpoint"):
                 self._write(course.store(), logits, meter)
         except UnknownStateError as error:
-            self._works = False
-            self.say(f"cannot go on after an interruption: {error}")
+            self._works_within = False
+            if within:
+                self.say(f"goes on after whole experiences only, should it be interrupted: {error}")
+            else:
+                self._works = False
+                self.say(f"cannot go on after an interruption: {error}")
         except OSError as error:
             self._works = False
             self.say(
@@ -122,13 +134,14 @@ class Checkpoints:
         data = save({"tree": text, **predicted, **stored.blocks})
         self.folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
-        replace_file(self.folder / f"{len(logits):04d}-{digest}{_SUFFIX}", lambda file: file.write(data))
+        number = 1 + max(map(_number, self._files()), default=0)
+        replace_file(self.folder / f"{number:04d}-{digest}{_SUFFIX}", lambda file: file.write(data))
         for old in self._files()[_GENERATIONS:]:
             old.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         """Return the files, newest first."""
-        return sorted(self.folder.glob(f"*{_SUFFIX}"), reverse=True)
+        return sorted(self.folder.glob(f"*{_SUFFIX}"), key=_number, reverse=True)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -150,13 +163,13 @@ class Checkpoints:
                 remove_checkpoints(self.folder)
                 return []
             try:
-                course.resume(Stored(tree["state"], tensors), len(logits))
+                where = course.resume(Stored(tree["state"], tensors), len(logits))
                 meter.add(tree["cost"])
             except CmlBenchError as error:
                 raise _unusable(file, error) from error
             except (LookupError, TypeError, AttributeError, ValueError) as error:
                 raise _unusable(file, f"what was stored is no cost ({in_one_line(error)})") from error
-            self.say(f"goes on after experience {len(logits)}")
+            self.say(f"goes on after {where}")
             return logits
         return []
 
@@ -177,6 +190,12 @@ class Checkpoints:
             reason = in_one_line(error)
         self.say(f"checkpoint {file} is damaged ({reason}): the one before is taken, if there is one")
         return None
+
+
+def _number(file: Path) -> int:
+    """Return the number of a checkpoint, 0 for a file that bears none."""
+    number = file.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _parts(tensors: dict[str, torch.Tensor], file: Path) -> tuple[dict[str, Any], list[Logits]]:

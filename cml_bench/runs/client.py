@@ -50,7 +50,7 @@ class Client:
         self.learnt = LearntLabels()
         near = [ProximalPlugin(settings.mu)] if settings.mu else []
         self.learner = make_learner(plan, run, [*extra, *near, self.learnt])
-        if type(self.learner)._train_exp is not BaseSGDTemplate._train_exp:
+        if type(self.learner)._train_exp not in (BaseSGDTemplate._train_exp, MultiLabelTemplate._train_exp):
             raise CmlBenchError(
                 f"strategy {plan.method.strategy} has a training loop of its own, which cannot stop after a round: "
                 "leave federated out"

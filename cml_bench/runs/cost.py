@@ -18,7 +18,7 @@ _MIB = 1024.0
 
 
 class CostMeter:
-    """Adds up wall-clock seconds and keeps the peak memory of named phases.
+    """Adds up wall-clock seconds and keeps the peak memory of named phases; one within another is no part of that.
 
     Attributes:
         seconds: Phase to seconds.
@@ -30,6 +30,8 @@ class CostMeter:
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
         self.footprint = Footprint()
+        self._phase: str | None = None
+        self._began = 0.0
 
     def store(self) -> dict[str, Any]:
         """Return what was measured as JSON-ready data."""
@@ -50,15 +52,23 @@ class CostMeter:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure one stretch of a phase."""
-        _reset_peaks()
-        start = time.perf_counter()
+        outer = self._phase
+        self._change(name)
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            self._keep(name, _peak_resident_mb())
+            self._change(outer)
+
+    def _change(self, phase: str | None) -> None:
+        now = time.perf_counter()
+        if self._phase is not None:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._began
+            self._keep(self._phase, _peak_resident_mb())
             if torch.cuda.is_available():
-                self._keep(f"{name}_gpu", torch.cuda.max_memory_allocated() / _MIB**2)
+                self._keep(f"{self._phase}_gpu", torch.cuda.max_memory_allocated() / _MIB**2)
+        if phase is not None:
+            _reset_peaks()
+        self._phase, self._began = phase, now
 
     def _keep(self, name: str, value: float) -> None:
         self.peak_memory_mb[name] = max(value, self.peak_memory_mb.get(name, 0.0))

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-CheckpointEvery = Literal["experience", "never"]
-"""An option: when a running job stores its state."""
+CheckpointEvery = str
+"""An option: when a running job stores its state besides after each experience; see ``rhythm.parse_rhythm``."""
+
+CHECKPOINT_EVERY: CheckpointEvery = "10min"
+"""What holds if nobody says otherwise."""
 
 Log = Literal["tensorboard", "wandb"]
 """An option: the experiment tracker that follows a running job."""

@@ -18,7 +18,7 @@ from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.client import Client, Received
-from cml_bench.runs.learn import Course
+from cml_bench.runs.learn import Course, progress
 from cml_bench.runs.setup import Plan
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
@@ -29,14 +29,19 @@ from cml_bench.training.context import RunContext, private_generator
 from cml_bench.training.federation import Federation, deal_clients, parse_federation
 from cml_bench.training.state import LearnerState, Stored
 from cml_bench.training.strategy import Strategy
+from cml_bench.training.template import SafePoint, pass_by
 
 
 def make_course(
-    plan: Plan, run: RunContext, scenario: MultiLabelScenario, extra: Sequence[SupervisedPlugin]
+    plan: Plan,
+    run: RunContext,
+    scenario: MultiLabelScenario,
+    extra: Sequence[SupervisedPlugin],
+    at_safe_point: Callable[[SafePoint], None],
 ) -> Course | FederatedCourse:
     """Return the course of one learner, or of a federation if the plan asks for one; arguments as for both."""
     kind = FederatedCourse if plan.training.federated is not None else Course
-    return kind(plan, run, scenario, extra)
+    return kind(plan, run, scenario, extra, at_safe_point)
 
 
 class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
@@ -60,17 +65,25 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         run: The run's context.
         scenario: The stream.
         extra: Plugins of the caller (recording, progress).
+        at_safe_point: Called whenever an experience has been learnt: the course can be stored then.
 
     Raises:
         CmlBenchError: If clients cannot be dealt, or the strategy cannot be trained in rounds.
     """
 
     def __init__(
-        self, plan: Plan, run: RunContext, scenario: MultiLabelScenario, extra: Sequence[SupervisedPlugin]
+        self,
+        plan: Plan,
+        run: RunContext,
+        scenario: MultiLabelScenario,
+        extra: Sequence[SupervisedPlugin],
+        at_safe_point: Callable[[SafePoint], None] = pass_by,
     ) -> None:
         self.settings = settings_of(plan)
         self._run = run
-        self._stage = 0
+        self._at_safe_point = at_safe_point
+        # Stages that have been learnt, and whether the learner has yet to be given out after the last one.
+        self._stage, self._learnt = 0, False
         self._experiences = list(scenario.train_stream)
         # The optimisers need a parameter to start with, and a linear head without labels has none.
         run.model.train()
@@ -118,9 +131,16 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
 
     def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
         """Let the clients learn their next experience."""
-        if self._stage == len(self._experiences):
-            raise StopIteration
-        stage, self._stage = self._stage, self._stage + 1
+        if not self._learnt:
+            if self._stage == len(self._experiences):
+                raise StopIteration
+            self._learn(self._stage)
+            self._stage, self._learnt = self._stage + 1, True
+            self._at_safe_point("experience")
+        self._learnt = False
+        return self.clients[0].learner
+
+    def _learn(self, stage: int) -> None:
         model, rounds = self._run.model, self._rounds[stage]
         taking_part = sorted({number for drawn in rounds for number in drawn})
         model.train()
@@ -135,7 +155,6 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         for drawn in rounds:
             self._exchange(drawn, Client.train)
         self._exchange(taking_part, Client.end)
-        return self.clients[0].learner
 
     def _draw(self, stage: int) -> list[list[int]]:
         """Return the clients of each round, ascending, out of those who have images."""
@@ -159,12 +178,15 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
 
     def store(self) -> Stored:
         """Return all that the clients know by now; see ``LearnerState.store``."""
-        return self._state.store()
+        stored = self._state.store()
+        return Stored({**stored.tree, "begun": self._stage, "learnt": 1 if self._learnt else None}, stored.blocks)
 
-    def resume(self, stored: Stored, done: int) -> None:
-        """Go on where another course over the same stream was after ``done`` experiences."""
-        self._stage = done
+    def resume(self, stored: Stored, done: int) -> str:
+        """Go on where another course over the same stream was stored; see ``Course.resume``."""
+        self._stage, learnt = progress(stored, done, len(self._experiences))
+        self._learnt = learnt is not None
         self._state.restore(stored)
+        return f"experience {self._stage}"
 
 
 def settings_of(plan: Plan) -> Federation:

@@ -22,7 +22,7 @@ from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_chec
 from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.engines.engine import SKIPPED
-from cml_bench.runs.events import CheckpointEvery, Event, Report
+from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
 from cml_bench.runs.footprint import TrainableParameters, look_at_memories
 from cml_bench.runs.freshness import changed_jobs
@@ -34,6 +34,8 @@ from cml_bench.runs.learn import predict
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
 from cml_bench.runs.results import checkpoint_folder, is_done, predictions_digest, result_path, write_result
+from cml_bench.runs.rhythm import parse_rhythm
+from cml_bench.runs.safe_points import SafePoints
 from cml_bench.runs.setup import Plan, make_backbone, make_model, plan, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
@@ -55,6 +57,7 @@ def run_job(
     index: int = 0,
     report: Report = lambda event: None,
     checkpoints: Path | None = None,
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     models_beside: Path | None = None,
     log: Path | None = None,
 ) -> Run:
@@ -68,6 +71,7 @@ def run_job(
         index: The job's number in its sweep, passed on to ``report``.
         report: Called with signs of life.
         checkpoints: Folder of the job's checkpoints, which it goes on from and adds to; None for none.
+        checkpoint_every: When it adds to them; ``never`` for neither.
         models_beside: Result file that the model after each experience is kept beside; None to keep none.
         log: Folder of the experiment tracker that ``job.log`` names; None for no log.
 
@@ -104,15 +108,15 @@ def run_job(
         def say(message: str) -> None:
             report(Event(index, "note", message))
 
-        stored = None
-        if checkpoints is not None:
+        stored, points = None, SafePoints(parse_rhythm(checkpoint_every) if checkpoints else None)
+        if checkpoints is not None and checkpoint_every != "never":
             # A job that kept no models has none of its first experiences.
             found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
             stored = Checkpoints(checkpoints, found, say)
         snapshots = Snapshots(models_beside, backbone, model) if models_beside else None
         with JobLog(job, log, resolved.training.epochs, say) if log else nullcontext() as tracker:
             told = _both(tracker, report) if tracker else report
-            predictions = _record(resolved, run, scenario, meter, index, told, stored, snapshots)
+            predictions = _record(resolved, run, scenario, meter, index, told, stored, points, snapshots)
         with meter.phase("metrics"):
             metrics = evaluate(predictions)
             tested = scenario.splits[resolved.benchmark.evaluate_on]
@@ -129,7 +133,7 @@ def run_and_store(
     *,
     index: int = 0,
     report: Report = lambda event: None,
-    checkpoint_every: CheckpointEvery = "experience",
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     patience: float = 0.0,
 ) -> dict[str, Any] | None:
     """Run a job and write its files; a failure is a result too, with its sentence.
@@ -169,10 +173,17 @@ def _run_and_store(
     path = result_path(results, job)
     folder = checkpoint_folder(path)
     try:
-        checkpoints = folder if checkpoint_every == "experience" else None
         models_beside = path if job.save_models else None
         log = path.with_suffix(".log") if job.log else None
-        made = run_job(job, index=index, report=report, checkpoints=checkpoints, models_beside=models_beside, log=log)
+        made = run_job(
+            job,
+            index=index,
+            report=report,
+            checkpoints=folder,
+            checkpoint_every=checkpoint_every,
+            models_beside=models_beside,
+            log=log,
+        )
         stored = path.with_suffix(".npz")
         made.predictions.save(stored)
         result = {**made.result, "predictions": {"sha256": predictions_digest(stored)}}
@@ -200,17 +211,21 @@ def _record(
     index: int,
     report: Report,
     checkpoints: Checkpoints | None,
+    points: SafePoints,
     snapshots: Snapshots | None,
 ) -> Predictions:
     """Train on the stream and record the logits of the evaluation images after each experience."""
     recorder = LogitRecorder()
     reporter = EpochReporter(report, index, len(scenario.n_seen))
     counter = TrainableParameters(meter.footprint)
-    course = make_course(resolved, run, scenario, [recorder, reporter, counter])
-    logits: list[Logits] = checkpoints.resume(course, meter) if checkpoints else []
+    course = make_course(resolved, run, scenario, [recorder, reporter, counter], points)
+    logits: list[Logits] = []
+    if checkpoints:
+        logits += checkpoints.resume(course, meter)
+        points.store = lambda point: checkpoints.keep(course, logits, meter, within=point != "experience")
     for t in itertools.count(len(logits)):
         reporter.experience = t
-        with meter.phase("training"):
+        with meter.phase("training"), points:
             learner = next(course, None)
         if learner is None:
             break
@@ -225,9 +240,6 @@ def _record(
         report(Event(index, "experience", experience=t, epoch=run.training.epochs, fraction=done, metrics=figures))
         if snapshots:
             snapshots.keep(t, learner.model)
-        # After the last one the result itself is about to be written.
-        if checkpoints and t + 1 < len(scenario.n_seen):
-            checkpoints.keep(course, logits, meter)
     return _predictions(scenario, resolved.benchmark.evaluate_on, logits)
 
 

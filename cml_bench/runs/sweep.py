@@ -13,9 +13,10 @@ from pathlib import Path
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.options import as_text, parse_pairs
 from cml_bench.runs.engines.engine import parse_engine
-from cml_bench.runs.events import CheckpointEvery, Report
+from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
 from cml_bench.runs.results import is_done, result_path
+from cml_bench.runs.rhythm import parse_rhythm
 
 
 def missing_jobs(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> list[Job]:
@@ -31,7 +32,7 @@ def execute(
     workers: int | None,
     report: Report,
     engine: str | None = None,
-    checkpoint_every: CheckpointEvery = "experience",
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
 ) -> None:
     """Run jobs, several at once if there are cores for them.
 
@@ -43,7 +44,11 @@ def execute(
         engine: Where to run, as in ``"ray gpus=0.5"``; None for this machine: in this process if there is one worker
             (or a GPU and nothing said of workers), else in one process a core.
         checkpoint_every: When running jobs store their state.
+
+    Raises:
+        CmlBenchError: If the input is bad (nothing has run then).
     """
+    parse_rhythm(checkpoint_every)
     _check_writable(results)
     if engine is None:
         # joblib counts the cores that this process may use, containers and CPU affinity included.

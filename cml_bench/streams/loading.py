@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,8 +12,20 @@ from cml_bench.labels import widen
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A loader that can be stored in the middle of an epoch."""
+
+    def go_on(self) -> None:
+        """Let the next iteration be what is left of the epoch in which the loader was stored."""
+
+
 class BatchLoader:
     """Iterates over a dataset in batches; every iteration is one epoch.
+
+    Attributes:
+        under_way: Order of the epoch that is being given out, and how many of its batches have been; None between
+            epochs.
 
     Args:
         dataset: What to read.
@@ -33,6 +46,8 @@ class BatchLoader:
         self.batch_size = batch_size
         self.generator = generator
         self.drop_last = drop_last
+        self.under_way: tuple[Tensor, int] | None = None
+        self._goes_on = False
 
     def __len__(self) -> int:
         """Return the number of batches an epoch."""
@@ -40,15 +55,26 @@ class BatchLoader:
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield one epoch."""
+        """Yield one epoch, or what is left of one."""
         for indices in self.indices():
             yield self.dataset.batch(indices)
 
     def indices(self) -> Iterator[Tensor]:
-        """Yield the (B,) indices into the dataset of each batch of one epoch."""
+        """Yield the (B,) indices into the dataset of each batch of an epoch, or of what is left of it."""
+        order, first = self.under_way if self._goes_on and self.under_way else (self._order(), 0)
+        self._goes_on = False
+        for number, chunk in enumerate(order.split(self.batch_size)[first : len(self)], start=first + 1):
+            self.under_way = order, number
+            yield chunk
+        self.under_way = None
+
+    def _order(self) -> Tensor:
         count = len(self.dataset)
-        order = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
-        yield from order.split(self.batch_size)[: len(self)]
+        return torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
+
+    def go_on(self) -> None:
+        """Let the next iteration be what is left of the epoch that is under way."""
+        self._goes_on = True
 
 
 def batch_of_two(first: MultiLabelDataset, rows: Tensor, second: MultiLabelDataset, more: Tensor) -> Batch:

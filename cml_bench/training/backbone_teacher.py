@@ -54,11 +54,21 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
         """Return the loss of the backbone's features, (B, D, ...) or several maps, given those of the old one."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Listen to the backbone."""
-        self._hook = strategy.model.backbone.register_forward_hook(self._see)
+        """Leave no entry to the teacher."""
+
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Listen to the backbone for a step; for longer, and a learner could not be stored between steps."""
+        if self.teacher is not None:
+            self._hook = strategy.model.backbone.register_forward_hook(self._see)
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Features) -> None:
         self._seen = output
+
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Stop listening."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distance to the old features."""
@@ -71,10 +81,4 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
         n = len(strategy.mb_x)
         seen = tuple(level[:n] for level in self._seen) if isinstance(self._seen, tuple) else self._seen[:n]
         strategy.loss += self.distance(seen, before, strategy)
-
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Stop listening, and copy the model at the end of an experience."""
-        assert self._hook is not None
-        self._hook.remove()
-        self._hook = self._seen = None
-        super().after_training_exp(strategy, **kwargs)
+        self._seen = None

@@ -52,6 +52,10 @@ class ReplayLoader:
             drawn = drawn_rows(self.memory, self.batch_size, self.generator)
             yield batch_of_two(self.stream.dataset, rows, self.memory, drawn)
 
+    def go_on(self) -> None:
+        """Let the next iteration be what is left of the stream's epoch."""
+        self.stream.go_on()
+
 
 @runtime_checkable
 class TakesBatches(Protocol):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.benchmarks import DatasetExperience
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError, in_one_line
@@ -53,7 +54,7 @@ class LearnerState:
         learner: The Avalanche strategy object.
         run: Its context.
         scenario: Its stream, which is not part of the state; what a memory holds of it is stored as ids and labels.
-        others: Plugins that are not the learner's own (recording, progress).
+        others: What is not the learner's own (plugins that record or report).
     """
 
     def __init__(
@@ -72,28 +73,43 @@ class LearnerState:
         self._roots = {"learner": learner, "run": run, "augmentation": augmentation}
         self._fresh = Walk(self._roots, self._given)
 
-    def store(self) -> Stored:
+    def store(self, experience: DatasetExperience | None = None) -> Stored:
         """Return the learner as it is now, and the process's generators.
+
+        Args:
+            experience: What it is training on, of which its state is no part.
 
         Raises:
             UnknownStateError: If the learner keeps something that cannot be stored.
         """
-        walk = Walk({**self._roots, "generators": _generator_states()}, self._given, self._fresh)
+        roots = {**self._roots, "generators": _generator_states()}
+        walk = Walk(roots, self._given_with(experience), self._fresh)
         blocks, places = walk.memory.blocks()
         return Stored({"nodes": walk.nodes, "roots": walk.roots, "places": places}, blocks)
 
-    def restore(self, stored: Stored) -> None:
+    def restore(self, stored: Stored, experience: DatasetExperience | None = None) -> None:
         """Make the learner, and the process's generators, what they were when they were stored.
+
+        Args:
+            stored: As ``store`` gave it.
+            experience: What it was training on then, from the stream of this process.
 
         Raises:
             CmlBenchError: If it was another learner.
         """
         try:
             memory = MemoryReader(stored.blocks, stored.tree["places"])
-            rebuilt = Rebuild(stored.tree["nodes"], memory, self._given, self._fresh)
+            rebuilt = Rebuild(stored.tree["nodes"], memory, self._given_with(experience), self._fresh)
             _set_generators(rebuilt.value(stored.tree["roots"]["generators"]))
         except _MALFORMED as error:
             raise CmlBenchError(f"what was stored is no state of this learner ({in_one_line(error)})") from error
+
+    def _given_with(self, experience: DatasetExperience | None) -> dict[str, object]:
+        if experience is None:
+            return self._given
+        dataset = experience.dataset
+        own = {"experience": experience, "experience's labels": dataset.labels, "its ids": dataset.sample_ids.data}
+        return {**self._given, **own}
 
 
 def _generator_states() -> dict[str, Any]:

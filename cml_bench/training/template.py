@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+from avalanche.benchmarks import DatasetExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -17,7 +19,10 @@ from cml_bench.losses.criterion import Criterion
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
-from cml_bench.streams.loading import BatchLoader
+from cml_bench.streams.loading import BatchLoader, Resumable
+
+SafePoint = Literal["step", "epoch", "chunk", "experience"]
+"""What a learner has just finished when it can be stored."""
 
 
 def _trigger(event: str) -> Callable[..., None]:
@@ -29,6 +34,8 @@ def _trigger(event: str) -> Callable[..., None]:
 
     return call
 
+
+_OF_A_STEP = ("mbatch", "mb_output", "head_output", "second_view")
 
 _ITERATION_EVENTS = (
     "before_training_iteration",
@@ -48,13 +55,17 @@ class MultiLabelTemplate(SupervisedTemplate):
     Differences from upstream: batches come from ``BatchLoader`` (private shuffling, one gather a batch); per-iteration
     events go only to plugins that handle them (upstream asks every plugin for every event, which costs more than the
     arithmetic of a linear head); the criterion sees the whole ``HeadOutput``, the sample ids and the epoch; a loss that
-    is not finite ends the run with a sentence.
+    is not finite ends the run with a sentence; and training can be stored after each step and gone on with from there.
 
     Attributes:
         head_output: What the head said of the current batch.
         second_view: What it said of another augmentation of it, where the criterion compares views; else None.
         epoch_loss: Mean loss of the last finished epoch.
+        in_epoch: Whether an epoch has begun that has not ended.
+        at_safe_point: Called wherever training can be stored.
     """
+
+    _stop_training: bool
 
     def __init__(
         self,
@@ -87,14 +98,21 @@ class MultiLabelTemplate(SupervisedTemplate):
         self.head_output: HeadOutput | None = None
         self.second_view: HeadOutput | None = None
         self.epoch_loss = math.nan
+        self.at_safe_point: Callable[[SafePoint], None] = pass_by
+        # Of the current epoch: those of the last steps as the device has them, before that as numbers.
         self._losses: list[Tensor] = []
+        self._losses_read: list[float] = []
+        self.in_epoch = self._steps_are_safe = False
         self._callbacks: dict[str, tuple[Callable[..., None], ...]] = {}
 
     # -- plugins -------------------------------------------------------------------------------------------------
 
     def _before_training(self, **kwargs: Any) -> None:
-        self._callbacks = {event: tuple(self._handlers(event)) for event in _ITERATION_EVENTS}
+        self._find_callbacks()
         super()._before_training(**kwargs)
+
+    def _find_callbacks(self) -> None:
+        self._callbacks = {event: tuple(self._handlers(event)) for event in _ITERATION_EVENTS}
 
     def _handlers(self, event: str) -> list[Callable[..., None]]:
         idle = (
@@ -124,6 +142,8 @@ class MultiLabelTemplate(SupervisedTemplate):
         self._losses.append(self.loss.detach())
         for callback in self._callbacks.get("after_training_iteration", ()):
             callback(self, **kwargs)
+        if self._steps_are_safe:
+            self.at_safe_point("step")
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -197,27 +217,84 @@ class MultiLabelTemplate(SupervisedTemplate):
             elif fresh:
                 self.optimizer.add_param_group({"params": fresh, "lr_factor": layer.lr_factor, "weight_decay": 0.0})
 
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def _train_exp(self, experience: DatasetExperience, eval_streams: Any = None, **kwargs: Any) -> None:
+        """Train for the epochs that are left: upstream's loop, which can be entered in the middle."""
+        for _ in range(self.clock.train_exp_epochs, self.train_epochs):
+            if not self.in_epoch:
+                self._before_training_epoch(**kwargs)
+                if self._stop_training:
+                    self._stop_training = False
+                    break
+            self.training_epoch(**kwargs)
+            self._after_training_epoch(**kwargs)
+            self.at_safe_point("epoch")
+
     def training_epoch(self, **kwargs: Any) -> None:
-        """Run one epoch and keep its mean loss.
+        """Run one epoch, or what is left of it, and keep its mean loss.
 
         Raises:
             CmlBenchError: If the loss became NaN or infinite.
         """
-        self._losses = []
-        self._criterion.start_epoch(self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs)
+        self._steps_are_safe = isinstance(self.dataloader, Resumable)
+        if self.in_epoch:
+            self.dataloader.go_on()
+        else:
+            self._losses, self._losses_read, self.in_epoch = [], [], True
+            self._criterion.start_epoch(
+                self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs
+            )
         super().training_epoch(**kwargs)
-        # One look an epoch: a GPU is not stalled at every step.
-        losses = torch.stack(self._losses).tolist() if self._losses else []
+        self.in_epoch = False
+        self._check_losses()
+        self.epoch_loss = sum(self._losses_read) / max(1, len(self._losses_read))
+
+    def _check_losses(self) -> None:
+        """Read the losses of the last steps: once an epoch, or a GPU is stalled at every step."""
+        done = len(self._losses_read)
+        self._losses_read += torch.stack(self._losses).tolist() if self._losses else []
         self._losses = []
-        self.epoch_loss = sum(losses) / max(1, len(losses))
         # Counted from 1, as progress is.
-        for step, loss in enumerate(losses, start=1):
+        for step, loss in enumerate(self._losses_read[done:], start=done + 1):
             if not math.isfinite(loss):
                 raise CmlBenchError(
                     f"the loss became {loss} in experience {self.clock.train_exp_counter + 1}, epoch "
-                    f"{self.clock.train_exp_epochs + 1}, step {step} of {len(losses)} with "
+                    f"{self.clock.train_exp_epochs + 1}, step {step} of {len(self.dataloader)} with "
                     f"lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
                 )
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Put what belongs to the step just done (batch, output, loss, gradients) aside, to be stored without it.
+
+        Raises:
+            CmlBenchError: If a loss became NaN or infinite: there is nothing worth storing.
+        """
+        self._check_losses()
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters]
+        aside = {name: getattr(self, name) for name in (*_OF_A_STEP, "loss", "_callbacks")}
+        for name in _OF_A_STEP:
+            setattr(self, name, None)
+        self.loss, self._callbacks = self._make_empty_loss(), {}
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            for name, value in aside.items():
+                setattr(self, name, value)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+
+    def go_on(self) -> None:
+        """Train to the end of the experience in which this learner was stored, as ``train`` would have."""
+        self._find_callbacks()
+        self._train_exp(self.experience, [])
+        self._after_training_exp()
+        self._after_training()
+        self._train_cleanup()
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self._criterion.end_experience(self.model)
@@ -231,6 +308,10 @@ class MultiLabelTemplate(SupervisedTemplate):
     def _eval_cleanup(self) -> None:
         super()._eval_cleanup()
         self.head_output = self.second_view = None
+
+
+def pass_by(point: SafePoint) -> None:
+    """Store nothing."""
 
 
 class _SilentLogger:

@@ -17,7 +17,7 @@ import pytest
 from cml_bench.cli import main
 from cml_bench.runs.job import make_jobs
 from cml_bench.runs.results import checkpoint_folder, result_path
-from cml_bench.runs.run import run_job
+from cml_bench.runs.run import run_and_store, run_job
 
 SETTINGS = {"n_train": 60, "n_test": 40, "epochs": 1}
 COMMAND = ["run", "digits", "--method", "er memory_size=20", "--seeds", "0,"]
@@ -62,6 +62,51 @@ def test_a_stopped_command_says_so_and_goes_on(
     run_job(job_of()).predictions.save(tmp_path / "whole.npz")
     stored = result_path(tmp_path, job_of()).with_suffix(".npz")
     assert stored.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+SIGNAL = """
+from pathlib import Path
+import time
+(Path({folder!r}) / f"{{strategy.clock.train_exp_counter}}-{{id(strategy)}}").touch()
+if not Path({folder!r}, "quick").exists():
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_what_was_learnt_within_an_experience_is_kept(
+    tmp_path: Path, until: Callable[..., None], plugin: Callable[..., str], number: int, status: int, workers: int
+) -> None:
+    """The signal goes to the command alone, which passes it on to its workers; steps take a tenth of a second."""
+    steps, results = tmp_path / "steps", tmp_path / "results"
+    steps.mkdir()
+    method = plugin("slow", SIGNAL.format(folder=str(steps)), "after_training_iteration")
+    settings = ["n_train=60", "n_test=40", "epochs=4", "batch_size=8"]
+    command = [sys.executable, "-m", "cml_bench.cli", "run", "digits", "--method", method, "--seeds", "2"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    command += ["--workers", str(workers), "--results", str(results)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: len(list(steps.glob("0-*"))) == workers)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert said == "interrupted: finished results are kept; the same command goes on from there\n"
+    assert not list(steps.glob("1-*")), "they were to be stopped in their first experience"
+    (steps / "quick").touch()
+    notes: list[str] = []
+    for job in make_jobs(["digits"], [method], ["default"], [0, 1][:workers], settings):
+        stored = run_and_store(job, results, report=lambda event: notes.append(event.message))
+        assert stored is not None
+        run_job(job).predictions.save(tmp_path / "whole.npz")
+        assert result_path(results, job).with_suffix(".npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    places = [note for note in notes if note.startswith("goes on after experience 1, epoch ")]
+    assert len(places) == workers
 
 
 POOL = """

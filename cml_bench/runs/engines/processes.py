@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -79,6 +80,10 @@ class Processes(Engine):
 _KILLED = "the process was killed (out of memory?): free memory, or run fewer jobs at once with --workers"
 
 
+_STORING = 30.0
+"""Seconds that a worker has to store its job before it is killed; SLURM waits as long."""
+
+
 class _Pool(ProcessPoolExecutor):
     """A pool whose workers report to this process, each pool by a way of its own: a killed worker may block it."""
 
@@ -97,10 +102,18 @@ class _Pool(ProcessPoolExecutor):
         return self._begun
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """End the workers, then wait for what they have said; whoever interrupts does not wait for their jobs."""
+        """End the workers, then wait for what they have said; whoever interrupts waits until their jobs are stored."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            for worker in list(self._processes.values()):
-                worker.kill()
+            workers = list(self._processes.values())
+            try:
+                for worker in workers:
+                    worker.terminate()
+                end, running = time.monotonic() + _STORING, {worker.sentinel for worker in workers}
+                while running and (left := end - time.monotonic()) > 0:
+                    running -= set(wait(running, left))
+            finally:
+                for worker in workers:
+                    worker.kill()
         self.shutdown(cancel_futures=True)
         self._hang_up()
 
