@@ -191,10 +191,10 @@ def _both_heads(case: Case) -> str:
 
 
 def _resumes_exactly(case: Case) -> str:
-    """Interrupted after every experience and started again each time, a run gives the same logits, bit for bit."""
-    lost = "logits after experience {} differ if the run is interrupted before it: keep state in attributes alone"
+    """Interrupted in and after every experience, a run that goes on each time gives the same logits, bit for bit."""
+    lost = "logits after experience {} differ if the run is interrupted before: keep state in attributes alone"
     _require_same(case.base, interrupted(case.plan), lost)
-    return f"{len(case.base.logits) - 1} interruptions change no bit"
+    return f"{2 * len(case.base.logits) - 1} interruptions change no bit"
 
 
 def _cost_reported(case: Case) -> str:

@@ -102,7 +102,7 @@ def test_a_job_that_is_interrupted_again_and_again_gives_the_same(
     uninterrupted = run_job(job).predictions.logits
     whole, steps.taken = steps.taken, 0
     places: list[str] = []
-    for number in itertools.cycle([17, 11, 14]):
+    for number in itertools.cycle([whole * 3 // 10, whole // 5, whole // 4]):
         steps.after(number, interrupt)
         logits, notes = start(job, tmp_path)
         places += notes

@@ -73,21 +73,21 @@ def test_a_count_in_an_attribute_goes_on(tmp_path: Path) -> None:
     helper = "class Count:\n    def __init__(self, n):\n        self.n = n\n"
     count = "self.c = Count(self.c.n + 1 if self.c else 1)"
     top = helper + PLUGIN.format(start="self.c = None", count=count, value="self.c.n")
-    assert outcome(written(tmp_path, RETURN, top=top)) == ("passed", "2 interruptions change no bit")
+    assert outcome(written(tmp_path, RETURN, top=top)) == ("passed", "5 interruptions change no bit")
 
 
 @pytest.mark.parametrize(
     ("plugin", "sentence"),
     [
         (
-            {"start": "n.clear()", "count": "n.append(1)", "value": "len(n)"},
-            "logits after experience 1 differ if the run is interrupted before it: keep state in attributes alone",
+            {"start": "n.clear()", "count": "n.append(1)", "value": "(len(n) + 1)"},
+            "logits after experience 0 differ if the run is interrupted before: keep state in attributes alone",
         ),
         (
             {"start": "self.lock = threading.Lock()", "count": "pass", "value": "2"},
-            "after experience 0 the run cannot go on after an interruption: learner.plugins[0].lock is of the kind "
-            "_thread:lock, which a checkpoint cannot hold: keep numbers, tensors, generators, datasets or objects made "
-            "of these",
+            "in the middle of experience 0 the run goes on after whole experiences only, should it be interrupted: "
+            "learner.plugins[0].lock is of the kind _thread:lock, which a checkpoint cannot hold: keep numbers, "
+            "tensors, generators, datasets or objects made of these",
         ),
     ],
 )
