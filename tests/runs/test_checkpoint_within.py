@@ -85,7 +85,7 @@ ONLINE = {"online_chunk": 7, "epochs": 1, "batch_size": 3}
     [
         ("naive", {"augment": "true"}),
         ("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}),
-        ("er memory_size=10 store=pixels loss=role", {"schedule": "cosine"}),
+        ("er memory_size=10 store=pixels loss=role", {"schedule": "cosine", "precision": "bf16"}),
         ("prs memory_size=10", ONLINE),
         ("derpp memory_size=10", {**ONLINE, "annotation": "all"}),
         ("er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}),
