@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.models.checkpoints import Checkpoint, check_pretraining, load_weights, read_checkpoint
+from cml_bench.models.divided import is_divided, read_share
 from cml_bench.models.layout import FeatureKind, Features
 from cml_bench.models.pyramid import Level, find_levels, read_levels
 
@@ -72,7 +73,13 @@ class Backbone(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Features:
-        """Return the features of float images (B, 3, H, W), of the backbone's ``kind``."""
+        """Return the features of float images (B, 3, H, W), of the backbone's ``kind``.
+
+        Where a job is divided among processes, each reads its share; see ``models.divided``.
+        """
+        return read_share(self, self._read, images) if is_divided() else self._read(images)
+
+    def _read(self, images: Tensor) -> Features:
         if not self.bf16:
             return self.read(images, self.kind)
         with torch.autocast(images.device.type, torch.bfloat16):

@@ -19,6 +19,7 @@ import cml_bench
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import replace_file
+from cml_bench.models.divided import is_first
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.federated import FederatedCourse
 from cml_bench.runs.job import Job
@@ -84,7 +85,8 @@ class Checkpoints:
         self.folder = folder
         self.identity = identity
         self.say = say
-        self._works = self._works_within = True
+        # Of processes that share a job one writes; all read.
+        self._works = self._works_within = is_first()
 
     # -- writing -------------------------------------------------------------------------------------------------
 

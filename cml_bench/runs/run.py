@@ -17,10 +17,12 @@ from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.models.divided import align, is_divided, is_first
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_checkpoints
 from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.devices import prepare_backbone, run_on_devices
 from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
@@ -78,8 +80,12 @@ def run_job(
     Raises:
         CmlBenchError: If the input is bad or the loss diverges.
     """
-    report(Event(index, "start"))
     resolved = plan(job)
+    if resolved.training.devices > 1 and not is_divided():
+        given = {"job": job, "index": index, "models_beside": models_beside, "log": log}
+        rhythm = {"checkpoints": checkpoints, "checkpoint_every": checkpoint_every}
+        return run_on_devices(resolved.training, report, {**given, **rhythm})
+    report(Event(index, "start"))
     meter = CostMeter()
     with isolated(job.seed, resolved.training.threads), warnings.catch_warnings(record=True):
         # Avalanche and torch warn of what is not ours to change; what matters to users raises. Recorded, because
@@ -94,6 +100,8 @@ def run_job(
                 class_order=stream_order(job), train_inputs=inputs[0], test_inputs=inputs[1]
             )
         model = make_model(resolved, backbone).to(resolved.training.device)
+        if is_divided():
+            prepare_backbone(model.backbone)
         if resolved.training.compile:
             # In place, so that names, copies and checkpoints are those of the plain module.
             model.backbone.compile()
@@ -113,7 +121,7 @@ def run_job(
             # A job that kept no models has none of its first experiences.
             found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
             stored = Checkpoints(checkpoints, found, say)
-        snapshots = Snapshots(models_beside, backbone, model) if models_beside else None
+        snapshots = Snapshots(models_beside, backbone, model) if models_beside and is_first() else None
         with JobLog(job, log, resolved.training.epochs, say) if log else nullcontext() as tracker:
             told = _both(tracker, report) if tracker else report
             predictions = _record(resolved, run, scenario, meter, index, told, stored, points, snapshots)
@@ -223,6 +231,7 @@ def _record(
     if checkpoints:
         logits += checkpoints.resume(course, meter)
         points.store = lambda point: checkpoints.keep(course, logits, meter, within=point != "experience")
+    align()
     for t in itertools.count(len(logits)):
         reporter.experience = t
         with meter.phase("training"), points:

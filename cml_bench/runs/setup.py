@@ -19,6 +19,7 @@ from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.backbones import Backbone, build_backbone
+from cml_bench.models.extras import import_extra
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.pyramid import PackedPyramid
@@ -132,7 +133,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             f"online_chunk is a single pass of unknown length but epochs={training.epochs}, "
             f"schedule={training.schedule}: set epochs=1 schedule=constant"
         )
-    _check_device(training.device)
+    _check_device(training.device, training.devices)
     learner, learner_options = _learner(method.strategy, target, strategy_options)
     meta = getattr(learner, "meta", None)
     head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)  # type: ignore[type-abstract]
@@ -193,12 +194,16 @@ def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], los
         )
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, count: int) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise CmlBenchError(f"device={device!r} cannot be used ({reason}): set device=cpu") from None
+    if device == "cuda" and count > torch.cuda.device_count():
+        raise CmlBenchError(
+            f"devices={count}, but this process sees {torch.cuda.device_count()} GPUs: set devices to that"
+        )
 
 
 def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
@@ -254,12 +259,28 @@ def make_model(plan: Plan, backbone: Backbone | GivenFeatures) -> MultiLabelMode
     model.bf16 = plan.training.precision == "bf16"
     if isinstance(backbone, Backbone):
         backbone.bf16 = model.bf16
-    if plan.training.compile and not isinstance(model.backbone, Backbone):
-        raise CmlBenchError(
-            f"compile=true compiles a backbone that trains as a whole, and with {plan.method.spec!r} there is none: "
-            "leave it out"
-        )
+    _check_trunk(plan, model)
     return model
+
+
+def _check_trunk(plan: Plan, model: MultiLabelModel) -> None:
+    """Refuse to compile or to divide a backbone that is not read as a whole, or to divide one that cannot be."""
+    config = plan.training
+    asked = {"compile=true": config.compile, f"devices={config.devices}": config.devices > 1}
+    for option in (option for option, is_asked in asked.items() if is_asked):
+        if not isinstance(model.backbone, Backbone):
+            raise CmlBenchError(
+                f"{option} is about a backbone that trains as a whole, and with {plan.method.spec!r} there is none: "
+                "leave it out"
+            )
+    if config.devices > 1:
+        import_extra("lightning_fabric", extra="distributed", what=f"devices={config.devices}")
+        has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.backbone.modules())
+        if has_batch_norm and config.device == "cpu":
+            raise CmlBenchError(
+                f"backbone={config.backbone} takes means over whole batches (batch norm), which torch does across "
+                "devices on GPUs only: take a backbone without, a ViT say, or device=cuda, or devices=1"
+            )
 
 
 def build_model(plan: Plan, backbone: nn.Module | None, width: int | tuple[int, ...]) -> MultiLabelModel:

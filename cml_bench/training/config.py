@@ -37,6 +37,8 @@ class TrainingConfig:
         schedule: Learning rate within each experience: ``constant``, ``cosine`` (to 0) or ``one_cycle``.
         eval_batch_size: Images a step where nothing is trained.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: Processes that share a job, each with a GPU of its own or all on the CPU; the backbone is divided among
+            them.
         precision: ``bf16`` computes backbone and head in bfloat16 where autocast finds that safe; parameters, losses,
             optimiser, cached features and checkpoints are float32 all the same, so gradients need no scaling.
         compile: Compile the backbone (``torch.compile``); takes a minute or so once a job, and on a CPU a C++ compiler.
@@ -64,6 +66,7 @@ class TrainingConfig:
     schedule: Schedule = "one_cycle"
     eval_batch_size: int = 256
     device: str = "cpu"
+    devices: int = 1
     precision: Precision = "float32"
     compile: bool = False
     threads: int = 1
@@ -76,7 +79,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if value not in get_args(options):
                 raise CmlBenchError(f"{name}={value!r} is unknown: {suggest(str(value), get_args(options))}")
-        for name in ("epochs", "batch_size", "eval_batch_size", "threads", "num_workers"):
+        for name in ("epochs", "batch_size", "eval_batch_size", "devices", "threads", "num_workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CmlBenchError(f"{name}={value} must be at least 1")
@@ -86,6 +89,8 @@ class TrainingConfig:
             parse_federation(self.federated)
         if self.frozen and self.augment:
             raise CmlBenchError("frozen=true trains on cached features, which cannot be augmented: set augment=false")
+        if self.devices > 1:
+            self._check_division()
         if self.frozen and self.compile:
             raise CmlBenchError(
                 "compile=true compiles the backbone, which frozen=true runs once for all jobs: leave it out"
@@ -94,6 +99,20 @@ class TrainingConfig:
             raise CmlBenchError(
                 f"frozen=true reads no images in training, and cache={self.cache} keeps them: leave it out"
             )
+
+    def _check_division(self) -> None:
+        """Refuse what cannot be divided among devices."""
+        among = f"devices={self.devices} divides the backbone"
+        if self.frozen:
+            raise CmlBenchError(f"{among}, which frozen=true does not train: set devices=1")
+        if self.compile:
+            raise CmlBenchError(
+                f"{among} anew for every batch size, and compile=true would compile each: give one of the two"
+            )
+        if self.federated:
+            raise CmlBenchError(f"{among} of one learner, and federated={self.federated!r} has several: set devices=1")
+        if ":" in self.device:
+            raise CmlBenchError(f"{among} among several, and device={self.device} is one of them: set device=cuda")
 
 
 TRAINING_KEYS = frozenset(field.name for field in fields(TrainingConfig))

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cml_bench.labels import PRESENT, is_known
+from cml_bench.models.divided import whole
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
 
@@ -50,7 +51,8 @@ def per_image_gradients(model: nn.Module, function: Callable[..., Tensor]) -> Ca
         return function(functional_call(model, {**parameters, **fixed}, (x[None],))[0], *arguments)
 
     def of_batch(x: Tensor, *arguments: Tensor) -> Importance:
-        each: Importance = vmap(grad(of_one), in_dims=(None, 0, *[0] * len(arguments)))(trained, x, *arguments)
+        with whole():
+            each: Importance = vmap(grad(of_one), in_dims=(None, 0, *[0] * len(arguments)))(trained, x, *arguments)
         return each
 
     return of_batch

@@ -5,12 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cml_bench.models.divided import agree, is_divided
 from cml_bench.training.config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser over all trainable parameters that the model has so far; growth adds the rest."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    made = _by_name(config, [p for p in model.parameters() if p.requires_grad])
+    if is_divided():
+        made.register_step_pre_hook(agree)
+    return made
+
+
+def _by_name(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam

@@ -61,9 +61,12 @@ _ATOMS = (
 )
 """What has no state, or talks to the world outside: a freshly built learner has its own."""
 
-LEFT_OUT: tuple[tuple[type, str], ...] = ((torch.optim.Optimizer, "step"), (nn.Module, "_compiled_call_impl"))
-"""Attributes that are no state: schedulers put a wrapper that counts calls in the place of ``step``, and
-``Module.compile`` keeps the compiled function."""
+LEFT_OUT: tuple[tuple[type, str], ...] = (
+    *((torch.optim.Optimizer, "step"), (torch.optim.Optimizer, "_optimizer_step_pre_hooks")),
+    (nn.Module, "_compiled_call_impl"),
+)
+"""Attributes that are no state: schedulers put a wrapper that counts calls in the place of ``step``; hooks bear the
+numbers of their process; ``Module.compile`` keeps the compiled function."""
 
 
 class UnknownStateError(CmlBenchError):

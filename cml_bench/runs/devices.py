@@ -1,0 +1,175 @@
+"""A job on several devices: processes of this machine that run the same job together, one of which writes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from typing import TYPE_CHECKING, Any
+
+from avalanche.distributed import DistributedHelper
+from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+from cml_bench.errors import CmlBenchError, in_one_line
+from cml_bench.models.divided import divided
+from cml_bench.models.extras import import_extra
+from cml_bench.runs.events import Event, Report
+from cml_bench.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from cml_bench.runs.run import Run
+
+_SECONDS_FOR_LAST_WORDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What ended a process.
+
+    Attributes:
+        sentence: For the user; None for an error that nobody foresaw.
+        trace: The traceback.
+    """
+
+    sentence: str | None
+    trace: str
+
+
+def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, Any]) -> Run:
+    """Run a job in as many processes as it has devices; return what the first one made.
+
+    The processes meet through Lightning Fabric, by NCCL on GPUs and by gloo on the CPU. They end with this one.
+
+    Args:
+        config: The job's training settings.
+        report: Called with what the first process reports.
+        arguments: Further arguments of ``run_job``.
+
+    Raises:
+        CmlBenchError: What the job raised, or a sentence about a process that was killed.
+        RuntimeError: An error that nobody foresaw, with the traceback of the process where it happened.
+    """
+    environments = _fabric_part("lightning_fabric.plugins.environments.lightning", config)
+    # It would say which processes it ends; the job ends in one sentence.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    words: Queue[Event | _Failure | Run | None] = multiprocessing.get_context("spawn").Queue()
+    failures: list[_Failure] = []
+    made: list[Run] = []
+
+    def listen() -> None:
+        while (word := words.get()) is not None:
+            if isinstance(word, Event):
+                report(word)
+            elif isinstance(word, _Failure):
+                failures.append(word)
+            else:
+                made.append(word)
+
+    def hang_up(seconds: float | None = None) -> None:
+        words.put(None)
+        listener.join(seconds)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    others = set(multiprocessing.active_children())
+    try:
+        given = (config, arguments, environments.find_free_network_port(), words)
+        start_processes(_take_part, given, nprocs=config.devices, start_method="spawn")
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        # A process killed while it was sending leaves the queue locked.
+        hang_up(_SECONDS_FOR_LAST_WORDS)
+        if isinstance(error, (ProcessExitedException, ProcessRaisedException)):
+            raise _cause(error, failures, config.devices) from None
+        raise
+    hang_up()
+    return made[0]
+
+
+def prepare_backbone(backbone: nn.Module) -> None:
+    """Let batch norm, where there is one, take the mean and variance of whole batches rather than of shares."""
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    for name, part in list(backbone.named_children()):
+        setattr(backbone, name, convert_sync_batchnorm(part))
+
+
+def _take_part(
+    rank: int,
+    config: TrainingConfig,
+    arguments: dict[str, Any],
+    port: int,
+    words: Queue[Event | _Failure | Run | None],
+) -> None:
+    """Run the job as one of its processes."""
+    from cml_bench.runs.run import run_job
+
+    # The parent speaks, and its end, of which Linux tells by this signal, is the end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with divided(meet(rank, config, port)):
+            if rank:
+                run_job(report=_ignore, **{**arguments, "log": None})
+            else:
+                words.put(run_job(report=words.put, **arguments))
+    except Exception as error:
+        words.put(_Failure(str(error) if isinstance(error, CmlBenchError) else None, traceback.format_exc()))
+        raise SystemExit(1) from error
+
+
+def meet(rank: int, config: TrainingConfig, port: int) -> Fabric:
+    """Return Fabric once all processes have met.
+
+    Args:
+        rank: This process's number.
+        config: Says how many there are, and on what.
+        port: Where they meet.
+    """
+    fabric_module = _fabric_part("lightning_fabric", config)
+    environments = _fabric_part("lightning_fabric.plugins.environments", config)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    # Avalanche would deal the batches among the processes: here all of them see every batch.
+    type(DistributedHelper).is_distributed = False
+    os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    fabric: Fabric = fabric_module.Fabric(
+        accelerator=config.device,
+        devices=config.devices,
+        strategy="ddp",
+        # Named, since within a task of SLURM Fabric would ask SLURM for its place.
+        plugins=[environments.LightningEnvironment()],
+    )
+    fabric.launch()
+    return fabric
+
+
+def _fabric_part(module: str, config: TrainingConfig) -> Any:
+    return import_extra(module, extra="distributed", what=f"devices={config.devices}")
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+def _cause(error: ProcessExitedException | ProcessRaisedException, failures: list[_Failure], devices: int) -> Exception:
+    who = f"process {error.error_index + 1} of the {devices} that share the job"
+    code = getattr(error, "exit_code", 1)
+    if code < 0:
+        name = signal.Signals(-code).name
+        return CmlBenchError(f"{who} was killed ({name}; out of memory?): free memory, or take fewer devices")
+    if not failures:
+        return CmlBenchError(
+            f"{who} did not start ({in_one_line(error)}): a script that runs on several devices must do so under "
+            "if __name__ == '__main__'"
+        )
+    # The first one to fail takes the others with it.
+    sentence, trace = failures[0].sentence, failures[0].trace
+    return CmlBenchError(sentence) if sentence else RuntimeError(f"{who} failed\n{trace}")

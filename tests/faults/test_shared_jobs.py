@@ -1,0 +1,81 @@
+"""A job that several processes share: none of them outlives the others, or the one that started them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cml_bench.runs.events import Event
+from cml_bench.runs.job import Job
+from cml_bench.runs.run import run_and_store
+
+pytest.importorskip("lightning_fabric", reason="devices need the extra 'distributed'")
+
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_options": json.dumps([["depth", 2], ["embed_dim", 24], ["num_heads", 2], ["patch_size", 8]]),
+    "epochs": "2000",
+    "devices": "2",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_ends_the_job_in_a_sentence(small_jobs: Any, tmp_path: Path, rank: int) -> None:
+    (job,) = small_jobs(["naive"], **VIT)
+    begun = threading.Event()
+
+    def kill() -> None:
+        assert begun.wait(120)
+        os.kill(children()[rank], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    failed: Any = run_and_store(job, tmp_path, report=lambda event: begun.set() if event.kind == "epoch" else None)
+    killer.join()
+    assert failed["status"] == "failed"
+    assert failed["error"].startswith(f"process {rank + 1} of the 2 that share the job was killed (SIGKILL; out of")
+    assert not children()
+
+
+def children() -> list[int]:
+    """Return the processes that share a job, in order."""
+    started = [process for process in multiprocessing.active_children() if "Spawn" in type(process).__name__]
+    return sorted(process.pid for process in started if process.pid)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(small_jobs: Any, tmp_path: Path, until: Any) -> None:
+    (job,) = small_jobs(["naive"], **VIT)
+    context = multiprocessing.get_context("fork")
+    pids = context.SimpleQueue()
+    parent = context.Process(target=_start, args=(job, tmp_path, pids))
+    parent.start()
+    started = pids.get()
+    assert len(started) == 2
+    parent.kill()
+    parent.join()
+    until(lambda: not [pid for pid in started if _lives(pid)])
+
+
+def _start(job: Job, folder: Path, pids: Any) -> None:
+    def report(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 1:
+            pids.put(children())
+
+    run_and_store(job, folder, report=report)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
