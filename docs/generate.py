@@ -6,7 +6,9 @@ options and their defaults from the class itself, as the command line reads them
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import json
 import logging
 import os
 import re
@@ -78,7 +80,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if files.get_file_from_path(on_site) is not None:
             return f"{text}({os.path.relpath(on_site, Path(where).parent)}{anchor})"
         if (ROOT / path).exists():
-            return f"{text[1:-1]} (`{path}`)" if text[1:-1] not in (path, f"`{path}`") else f"`{path}`"
+            said = text[1:-1].strip("`")
+            return f"`{path}`" if said in (path, Path(path).name, Path(path).stem) else f"{text[1:-1]} (`{path}`)"
         return link[0]
 
     return re.sub(r"(?P<text>(?<!!)\[[^][]*\])\((?P<target>(?!\w+:|#)[^)#\s]+)(?P<anchor>#[^)]*)?\)", led, markdown)
@@ -166,7 +169,7 @@ def block(target: str, **options: object) -> str:
     lines = [
         f"::: {identifier}",
         "    options:",
-        *(f"      {key}: {str(value).lower()}" for key, value in shown.items()),
+        *(f"      {key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in shown.items()),
     ]
     return "\n".join(lines)
 
@@ -192,9 +195,17 @@ def python_page() -> str:
     parts = ["# Python", "Everything public is imported from the top: `from cml_bench import run, Strategy`."]
     for module, names in _HOMES.items():
         for name in names:
-            members = "true" if name[0].isupper() and not name.isupper() else "false"
-            parts += [f"## `{name}` {{#{name}}}", block(f"{module}.{name}", members=members, **PUBLIC)]
+            parts += [f"## `{name}` {{#{name}}}", block(f"{module}.{name}", members=methods(module, name), **PUBLIC)]
     return "\n\n".join(parts) + "\n"
+
+
+def methods(module: str, name: str) -> str:
+    """Return the public methods of a class as a YAML list; fields are in its docstring already."""
+    owner = getattr(importlib.import_module(module), name)
+    found = vars(owner) if inspect.isclass(owner) else {}
+    kinds = (staticmethod, classmethod, property)
+    names = [key for key, each in found.items() if inspect.isfunction(each) or isinstance(each, kinds)]
+    return json.dumps([key for key in names if not key.startswith("_")])
 
 
 def command_page() -> str:

@@ -33,7 +33,7 @@ from cml_bench import cli, registry
 from cml_bench.runs.engines.engine import parse_engine
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?P<marks>(?:^<!-- .* -->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACES = {"--engine": parse_engine}
 SCENES = ("n_train=60", "n_test=40")
