@@ -24,10 +24,15 @@ def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        put_in_place(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Give a file that has been written beside its place, and flushed, its name."""
+    os.replace(aside, path)
     _flush_folder(path.parent)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -22,12 +23,13 @@ from filelock import FileLock
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.files import remove_leftovers, replace_file
+from cml_bench.files import put_in_place, remove_leftovers, replace_file
 
 CacheKey = Mapping[str, str | int]
 
 _CHECKSUM = struct.Struct("<I")
 _PIECE = 1 << 22
+_ROWS_A_MARK = 1024
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,22 @@ def default_cache_dir() -> Path:
 
 
 def cached_rows(
-    cache_dir: Path, key: CacheKey, n: int, compute: Callable[[], Iterable[Tensor]], shelf: Shelf = FEATURES
+    cache_dir: Path, key: CacheKey, n: int, compute: Callable[[int], Iterable[Tensor]], shelf: Shelf = FEATURES
 ) -> Tensor:
     """Return the n rows stored under a key, computing and storing them the first time.
 
-    Rows are stored in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the
-    key for human eyes. The file is written aside and then put in place, so a reader never sees half of one; of two
-    processes that ask for the same key one computes and the other waits. The last four bytes of the file, which readers
-    of arrays pass over, are the CRC-32 of all before them: a process compares them when it first opens the file.
+    Rows are stored in a ``.npy`` file named by the sha256 of the key; a small JSON file beside it holds the key for
+    human eyes. The file is written aside and then put in place, so a reader never sees half of one; of two processes
+    that ask for the same key one computes and the other waits. The last four bytes of the file, which readers of arrays
+    pass over, are the CRC-32 of all before them: a process compares them when it first opens the file. One that was
+    stopped half way goes on after the last rows known to be on the disk, 1,024 at a time, if their checksum is right.
 
     Args:
         cache_dir: Folder, made if need be.
         key: Everything the rows depend on.
         n: Number of rows that must come.
-        compute: Yields blocks of rows, (b, ...), in order; called only if nothing usable is stored.
+        compute: Yields blocks of rows, (b, ...), in order, from the row that it is given on; called only if nothing
+            usable is stored.
         shelf: What the rows are.
 
     Returns:
@@ -86,9 +90,7 @@ def cached_rows(
             stored = lookup(cache_dir, key, n, shelf)
             if stored is not None:
                 return stored
-            # Whoever was killed while writing held the lock.
-            remove_leftovers(path)
-            replace_file(path, lambda file: _stream(file, n, compute(), shelf))
+            _write(path, n, compute, shelf)
             text = json.dumps(dict(key), indent=1, sort_keys=True)
             replace_file(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     except OSError as error:
@@ -148,33 +150,84 @@ def _is_whole(path: Path, size: int, modified: int) -> bool:
         return file.read() == _CHECKSUM.pack(found)
 
 
-class _Summed:
-    """Writes to a file and keeps the checksum of what was written."""
+@dataclass(frozen=True)
+class _Mark:
+    """How much of a file being written is on the disk.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.checksum = 0
+    Attributes:
+        rows: Rows.
+        size: Bytes, from the beginning of the file.
+        checksum: CRC-32 of these bytes.
+    """
 
-    def write(self, data: bytes | memoryview) -> int:
-        self.checksum = zlib.crc32(data, self.checksum)
-        return self.file.write(data)
+    rows: int = 0
+    size: int = 0
+    checksum: int = 0
 
 
-def _stream(target: IO[bytes], n: int, blocks: Iterable[Tensor], shelf: Shelf) -> None:
-    """Write blocks of rows as one ``.npy`` array, a block at a time, and their checksum."""
-    file = _Summed(target)
-    written = 0
+def _write(path: Path, n: int, compute: Callable[[int], Iterable[Tensor]], shelf: Shelf) -> None:
+    """Write blocks of rows as one ``.npy`` array, block by block, and their checksum; nobody else may be doing so."""
+    # What writers of other versions left.
+    remove_leftovers(path)
+    aside, marks = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.mark")
+    mark = _read_mark(aside, marks)
+    try:
+        with aside.open("r+b" if mark.rows else "wb") as file:
+            file.truncate(mark.size)
+            file.seek(mark.size)
+            mark = _write_rows(file, mark, n, compute(mark.rows), shelf, marks)
+            if mark.rows != n:
+                raise ValueError(f"compute() yielded {mark.rows} rows where {n} were announced")
+            file.write(_CHECKSUM.pack(mark.checksum))
+            file.flush()
+            os.fsync(file.fileno())
+        put_in_place(aside, path)
+    except BaseException as error:
+        # What takes the place of others is no use; nor are rows that nothing says are whole.
+        if not marks.is_file() or isinstance(error, (OSError, ValueError)):
+            aside.unlink(missing_ok=True)
+            marks.unlink(missing_ok=True)
+        raise
+    marks.unlink(missing_ok=True)
+
+
+def _write_rows(file: IO[bytes], mark: _Mark, n: int, blocks: Iterable[Tensor], shelf: Shelf, marks: Path) -> _Mark:
+    last = mark.rows
     for block in blocks:
         rows = block.detach().to("cpu", shelf.dtype).contiguous()
         if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
             raise CmlBenchError(
-                f"features of rows {written} to {written + len(rows)} do not fit float16 or are NaN; check the weights"
+                f"features of rows {mark.rows} to {mark.rows + len(rows)} do not fit float16 or are NaN; "
+                "check the weights"
             )
-        if not written:
-            header = {"descr": rows.numpy().dtype.str, "fortran_order": False, "shape": (n, *rows.shape[1:])}
-            np.lib.format.write_array_header_1_0(file, header)
-        file.write(rows.numpy().data)
-        written += len(rows)
-    if written != n:
-        raise ValueError(f"compute() yielded {written} rows where {n} were announced")
-    target.write(_CHECKSUM.pack(file.checksum))
+        parts: list[bytes | memoryview] = [rows.numpy().data.cast("B")]
+        if not mark.rows:
+            header = io.BytesIO()
+            about = {"descr": rows.numpy().dtype.str, "fortran_order": False, "shape": (n, *rows.shape[1:])}
+            np.lib.format.write_array_header_1_0(header, about)
+            parts.insert(0, header.getvalue())
+        for part in parts:
+            file.write(part)
+            mark = replace(mark, size=mark.size + len(part), checksum=zlib.crc32(part, mark.checksum))
+        mark = replace(mark, rows=mark.rows + len(rows))
+        if mark.rows - last >= _ROWS_A_MARK:
+            file.flush()
+            os.fsync(file.fileno())
+            text = json.dumps(asdict(mark)).encode()
+            replace_file(marks, lambda target: target.write(text))  # noqa: B023 - called at once
+            last = mark.rows
+    return mark
+
+
+def _read_mark(aside: Path, marks: Path) -> _Mark:
+    """Return from where a file that was left half written can be gone on with: from its beginning if it is damaged."""
+    try:
+        mark = _Mark(**json.loads(marks.read_bytes()))
+        with aside.open("rb") as file:
+            left, found = mark.size, 0
+            while left and (piece := file.read(min(_PIECE, left))):
+                found = zlib.crc32(piece, found)
+                left -= len(piece)
+        return mark if (left, found) == (0, mark.checksum) and mark.rows > 0 else _Mark()
+    except (OSError, ValueError, TypeError):
+        return _Mark()

@@ -62,9 +62,8 @@ def cached_pixels(
         size = torch.tensor(image.shape[-2:], dtype=torch.int32)
         return torch.cat([pixels.flatten(), size.view(torch.uint8)])
 
-    def blocks() -> Iterator[Tensor]:
-        done = 0
-        for rows in read_ahead(load, len(source), _BLOCK, workers):
+    def blocks(done: int) -> Iterator[Tensor]:
+        for rows in read_ahead(load, len(source), _BLOCK, workers, start=done):
             yield torch.stack(rows)
             done += len(rows)
             if progress is not None:

@@ -9,7 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def read_ahead(load: Callable[[int], T], count: int, batch_size: int, workers: int) -> Iterator[list[T]]:
+def read_ahead(
+    load: Callable[[int], T], count: int, batch_size: int, workers: int, *, start: int = 0
+) -> Iterator[list[T]]:
     """Yield what ``load`` returns for each row, batch by batch; the next batch is loaded while this one is used.
 
     Args:
@@ -17,14 +19,15 @@ def read_ahead(load: Callable[[int], T], count: int, batch_size: int, workers: i
         count: Number of rows.
         batch_size: Rows a batch; the last one may be smaller.
         workers: Number of threads.
+        start: First row.
     """
     threads = ThreadPoolExecutor(workers)
 
-    def submit(start: int) -> list[Future[T]]:
-        return [threads.submit(load, row) for row in range(start, min(start + batch_size, count))]
+    def submit(first: int) -> list[Future[T]]:
+        return [threads.submit(load, row) for row in range(first, min(first + batch_size, count))]
 
     try:
-        done, following = 0, submit(0)
+        done, following = start, submit(start)
         while following:
             current, following = following, submit(done + len(following))
             yield [future.result() for future in current]

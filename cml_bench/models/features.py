@@ -61,12 +61,12 @@ def extract_features(
     key = _key(backbone, source, device)
     n = len(source)
 
-    def blocks(of: FeatureKind) -> Iterator[Tensor]:
-        return _forward_all(backbone, source, of, batch_size, device, progress, workers)
+    def blocks(of: FeatureKind, start: int) -> Iterator[Tensor]:
+        return _forward_all(backbone, source, of, batch_size, device, progress, workers, start)
 
-    def vectors() -> Iterator[Tensor]:
+    def vectors(start: int) -> Iterator[Tensor]:
         stored = lookup(cache_dir, {**key, "kind": "map"}, n) if backbone.spatial else None
-        maps = blocks("map") if stored is None else iter(torch.split(stored, batch_size))
+        maps = blocks("map", start) if stored is None else iter(torch.split(stored[start:], batch_size))
         return (pool(block.float()) for block in maps)
 
     if kind == "pooled":
@@ -76,7 +76,7 @@ def extract_features(
         key = {**key, "levels": str([level.shape for level in backbone.levels])}
     elif not backbone.spatial:
         raise CmlBenchError(f"backbone {backbone.name!r} has no spatial map; ask for pooled features")
-    return cached_rows(cache_dir, {**key, "kind": kind}, n, lambda: blocks(kind))
+    return cached_rows(cache_dir, {**key, "kind": kind}, n, lambda start: blocks(kind, start))
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -120,8 +120,12 @@ def _forward_all(
     device: torch.device,
     progress: Callable[[int], object] | None,
     workers: int,
+    done: int,
 ) -> Iterator[Tensor]:
-    """Yield float16 features batch by batch; threads decode the next batch while the backbone works on this one."""
+    """Yield float16 features batch by batch, from row ``done`` on.
+
+    Threads decode the next batch while the backbone works on this one.
+    """
     transform = EvalTransform(backbone.image_size, backbone.mean, backbone.std)
 
     def load(row: int) -> Tensor:
@@ -131,8 +135,7 @@ def _forward_all(
     # Channels last halves the time of depthwise convolutions on a CPU; it changes strides, not values.
     backbone.to(device).to(memory_format=torch.channels_last).eval()
     try:
-        done = 0
-        for batch in read_ahead(load, len(source), batch_size, workers):
+        for batch in read_ahead(load, len(source), batch_size, workers, start=done):
             ids = source.id_keys[done : done + len(batch)]
             yield read_frozen(backbone, torch.stack(batch).to(device), kind, ids)
             done += len(batch)

@@ -12,12 +12,14 @@ from cml_bench.runs.events import Event, Report
 
 
 def counting(say: Callable[[str], object], what: str, total: int) -> Callable[[int], None]:
-    """Return what says how many of some images are done, and how many a second since it was made."""
-    start = time.perf_counter()
+    """Return what says how many of some images are done, and how many a second it has been since it said so last."""
+    then, before = time.perf_counter(), 0
 
     def tell(done: int) -> None:
-        rate = done / max(time.perf_counter() - start, 1e-9)
-        say(f"{what} {done}/{total}, {rate:.0f} images/s")
+        nonlocal then, before
+        now = time.perf_counter()
+        say(f"{what} {done}/{total}, {(done - before) / max(now - then, 1e-9):.0f} images/s")
+        then, before = now, done
 
     return tell
 

@@ -17,10 +17,10 @@ KEY = {"backbone": "tiny", "size": 8}
 
 def blocks(n=10, block=4, shape=(3, 2)):
     rows = torch.arange(n * int(np.prod(shape)), dtype=torch.float32).reshape(n, *shape)
-    return rows, lambda: iter(rows.split(block))
+    return rows, lambda start: iter(rows[start:].split(block))
 
 
-def forbidden():
+def forbidden(start):
     raise AssertionError("computed although stored")
 
 
@@ -43,7 +43,7 @@ def test_computes_once_and_reads_back(tmp_path):
 def test_other_keys_are_other_files(tmp_path):
     rows, compute = blocks()
     cached_rows(tmp_path, KEY, 10, compute)
-    other = cached_rows(tmp_path, {**KEY, "size": 9}, 10, lambda: iter([rows + 1]))
+    other = cached_rows(tmp_path, {**KEY, "size": 9}, 10, lambda start: iter([rows + 1]))
     assert torch.equal(other, (rows + 1).half())
     assert torch.equal(cached_rows(tmp_path, KEY, 10, forbidden), rows.half())
     assert lookup(tmp_path, {**KEY, "size": 10}, 10) is None
@@ -90,12 +90,12 @@ def test_values_beyond_float16_are_refused(tmp_path, value):
     rows, _ = blocks()
     rows[6, 0, 0] = value
     with pytest.raises(CmlBenchError, match="float16"):
-        cached_rows(tmp_path, KEY, 10, lambda: iter(rows.split(4)))
+        cached_rows(tmp_path, KEY, 10, lambda start: iter(rows.split(4)))
     assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_failing_computation_leaves_nothing(tmp_path):
-    def compute():
+    def compute(start):
         yield torch.zeros(4, 2)
         raise KeyboardInterrupt
 
@@ -108,7 +108,7 @@ def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "_stream", full)
+    monkeypatch.setattr(cache, "_write_rows", full)
     with pytest.raises(CmlBenchError, match=r"No space left.*free some space") as caught:
         cached_rows(tmp_path, KEY, 10, blocks()[1])
     assert "\n" not in str(caught.value)

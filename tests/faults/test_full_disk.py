@@ -100,11 +100,11 @@ def test_features_that_do_not_fit_leave_nothing(disk: Callable[..., Any]) -> Non
     full = disk("256k")
     rows = torch.rand(100, 1000)
 
-    def compute() -> Any:
+    def compute(start: int) -> Any:
         return iter(rows.split(10))
 
     with pytest.raises(CmlBenchError, match=rf"{FULL}.*free some space"):
-        cached_rows(full.folder, {"a": 1}, 200, lambda: iter([*rows.split(10), *rows.split(10)]))
+        cached_rows(full.folder, {"a": 1}, 200, lambda start: iter([*rows.split(10), *rows.split(10)]))
     assert files(full.folder) == []
     assert torch.equal(cached_rows(full.folder, {"a": 1}, 100, compute), rows.half())
 

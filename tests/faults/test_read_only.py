@@ -33,12 +33,12 @@ def test_read_only_results_are_noticed_before_training_and_still_read(
 
 def test_a_read_only_cache_is_used_and_not_added_to(disk: Callable[..., Any]) -> None:
     cache, rows = disk("1m"), torch.rand(20, 5)
-    cached_rows(cache.folder, {"a": 1}, 20, lambda: [rows])
+    cached_rows(cache.folder, {"a": 1}, 20, lambda start: [rows])
     cache.make_read_only()
-    stored = cached_rows(cache.folder, {"a": 1}, 20, lambda: pytest.fail("computed although stored"))
+    stored = cached_rows(cache.folder, {"a": 1}, 20, lambda start: pytest.fail("computed although stored"))
     assert torch.equal(stored, rows.half())
     with pytest.raises(CmlBenchError, match=rf"{READ_ONLY}.*set CML_BENCH_CACHE elsewhere"):
-        cached_rows(cache.folder, {"a": 2}, 20, lambda: [rows])
+        cached_rows(cache.folder, {"a": 2}, 20, lambda start: [rows])
 
 
 def test_results_on_another_file_system_than_temporary_files(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cml_bench.data import cache
 from cml_bench.data.cache import cached_rows, lookup
 from cml_bench.data.sets.feature_table import FeatureTable
 from cml_bench.data.table import LabelTable
@@ -25,11 +26,14 @@ ROWS = torch.arange(6000, dtype=torch.float32).reshape(60, 100)
 KEY = {"backbone": "tiny"}
 
 
-def store(folder: Path, pause: float = 0.0) -> Tensor:
-    def blocks() -> Iterator[Tensor]:
-        for block in ROWS.split(20):
+def store(folder: Path, pause: float = 0.0, begun: list[int] | None = None) -> Tensor:
+    def blocks(start: int) -> Iterator[Tensor]:
+        if begun is not None:
+            begun.append(start)
+        for block in ROWS[start:].split(20):
             yield block
-            time.sleep(pause)
+            time.sleep(pause if start + 20 < len(ROWS) else 0)
+            start += 20
 
     return cached_rows(folder, KEY, len(ROWS), blocks)
 
@@ -48,6 +52,63 @@ def test_features_killed_half_way_are_computed_again(tmp_path: Path, until: Call
     assert left.suffix == ".part"
     assert lookup(tmp_path, KEY, len(ROWS)) is None
     assert torch.equal(store(tmp_path), ROWS.half())
+    assert [path.suffix for path in files(tmp_path)] == [".json", ".npy"]
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leave a file of which 40 of 60 rows are known to be on the disk."""
+    monkeypatch.setattr(cache, "_ROWS_A_MARK", 20)
+
+    def blocks(start: int) -> Iterator[Tensor]:
+        assert start == 0
+        yield from ROWS[:40].split(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_rows(folder, KEY, len(ROWS), blocks)
+    left = files(folder)
+    assert [path.suffix for path in left] == [".mark", ".part"]
+    assert lookup(folder, KEY, len(ROWS)) is None
+    return left[1]
+
+
+def test_features_go_on_where_their_writer_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, begun = stopped(tmp_path, monkeypatch), list[int]()
+    # What came after the last mark may be anything.
+    part.write_bytes(part.read_bytes() + b"half a row")
+    assert torch.equal(store(tmp_path, begun=begun), ROWS.half())
+    assert begun == [40]
+    assert [path.suffix for path in files(tmp_path)] == [".json", ".npy"]
+    assert torch.equal(cached_rows(tmp_path, KEY, len(ROWS), lambda start: pytest.fail("computed")), ROWS.half())
+
+
+def test_features_go_on_after_kill_9(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(cache, "_ROWS_A_MARK", 20)
+    process = multiprocessing.get_context("fork").Process(target=store, args=(tmp_path, 60))
+    process.start()
+    until(lambda: [path for path in files(tmp_path) if path.suffix == ".mark"])
+    process.kill()
+    process.join()
+    begun = list[int]()
+    assert torch.equal(store(tmp_path, begun=begun), ROWS.half())
+    assert begun == [20]
+
+
+@pytest.mark.parametrize("damage", ["bit", "short", "mark", "no mark"])
+def test_what_is_left_of_features_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    part, begun = stopped(tmp_path, monkeypatch), list[int]()
+    if damage == "bit":
+        flip(part, 0.5)
+    elif damage == "short":
+        part.write_bytes(part.read_bytes()[:5000])
+    elif damage == "mark":
+        part.with_suffix(".mark").write_text('{"rows": 40, "size": 10, "checksum": "no"}')
+    else:
+        part.with_suffix(".mark").unlink()
+    assert torch.equal(store(tmp_path, begun=begun), ROWS.half())
+    assert begun == [0]
     assert [path.suffix for path in files(tmp_path)] == [".json", ".npy"]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cml_bench.data import cache
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import build_backbone
@@ -51,6 +52,26 @@ def test_rows_are_the_backbones_features(source, backbone, tmp_path):
         expected = torch.cat([backbone(transform(image)[None]) for image in source.images])
     assert stored.dtype == torch.float16
     assert torch.allclose(stored.float(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_pass_that_was_stopped_goes_on(source, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_ROWS_A_MARK", 4)
+    whole = extract_features(backbone, source, kind="map", batch_size=4, cache_dir=tmp_path / "whole")
+
+    def stop(done):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone, source, kind="map", batch_size=4, cache_dir=tmp_path / "half", progress=stop)
+    read = source.reads
+    done = []
+    again = extract_features(
+        backbone, source, kind="map", batch_size=4, cache_dir=tmp_path / "half", progress=done.append
+    )
+    assert torch.equal(again, whole)
+    assert done == [11]
+    assert source.reads - read == 3
 
 
 def test_one_pass_over_the_images_serves_both_kinds(source, backbone, tmp_path):
