@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -66,11 +67,22 @@ def verify(runs: RunsArgument = None) -> None:
     from cml_bench.report.verify import verify_results
 
     found = verify_results(runs or [DEFAULT_RESULTS])
-    for line in (*found.unchecked, *found.problems):
+    for line in _summed_up((*found.unchecked, *found.problems)):
         typer.echo(line)
     if found.problems:
         raise CmlBenchError(f"{len(found.problems)} problems in {found.files} results")
     typer.echo(f"all is well with {found.files} results")
+
+
+def _summed_up(lines: Sequence[str]) -> Iterator[str]:
+    """Yield ``path: sentence`` lines; of a sentence that is said of many files, three and how many more there are."""
+    said: dict[str, list[str]] = {}
+    for line in lines:
+        said.setdefault(line.partition(": ")[2], []).append(line)
+    for sentence, of in said.items():
+        yield from of[:3]
+        if len(of) > 3:
+            yield f"and {len(of) - 3} more: {sentence}"
 
 
 @app.command()

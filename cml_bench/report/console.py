@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -11,9 +12,9 @@ from cml_bench.errors import CmlBenchError
 
 
 def make_console() -> Console:
-    """Return a console; one that writes to a file or a pipe does not wrap tables at 80 columns."""
+    """Return a console; one that writes to a file or a pipe is 200 columns wide unless ``COLUMNS`` says otherwise."""
     console = Console()
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=200)
 
 
 def put_out(text: str, output: Path | None) -> None:

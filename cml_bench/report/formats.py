@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cml_bench.report.csv_text import csv_text
-from cml_bench.report.grid import BEST, SECOND, Grid
+from cml_bench.report.grid import BEST, SECOND, Grid, without_parts
 from cml_bench.report.published_grids import all_grids
 from cml_bench.report.published_grids import sheet as published_sheet
 from cml_bench.report.tables import BenchmarkTable, ComparisonTable
@@ -111,16 +111,22 @@ def to_csv(table: ComparisonTable) -> str:
 
 
 def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
-    """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below."""
+    """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below.
+
+    Methods go without what the columns of head and loss say, and a table that is wider than the text is made smaller.
+    """
     parts = []
-    for made in all_grids(table, intervals=intervals):
+    for made in map(without_parts, all_grids(table, intervals=intervals)):
         style = made.cells.style.hide(axis="index").format(_latex)
         style = style.format_index(_latex, axis="columns")
         style = style.apply(_latex_styles, axis=None, marks=made.marks)
         align = "".join("l" if column in made.names else "r" for column in made.cells.columns)
         body = style.to_latex(hrules=True, column_format=align)
         notes = "".join(f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in made.notes)
-        parts.append(f"% {_one_line(made.heading)} (needs the booktabs package)\n{body}{notes}")
+        parts.append(
+            f"% {_one_line(made.heading)} (needs the packages booktabs and graphicx)\n"
+            f"\\noindent\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{body}}}\n{notes}"
+        )
     parts += [f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in table.notes]
     parts += [f"% unreadable: {_one_line(line)}\n" for line in table.unreadable]
     return "\n".join(parts)

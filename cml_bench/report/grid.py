@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pandas as pd
 
 from cml_bench.report.averages import estimates_in
-from cml_bench.report.quantities import Quantity, heading, quantity
+from cml_bench.report.quantities import COSTS, Quantity, heading, quantity
 from cml_bench.report.remarks import interval_remark
 from cml_bench.report.tables import BenchmarkTable
 from cml_bench.report.verdict import p_cell
@@ -19,6 +19,7 @@ SECOND: Final = "second"
 
 _HEADS: Final = {"class_order": "class order"}
 _PARTS: Final = ("head", "loss", "wrap")
+_COSTS: Final = frozenset(heading(name) for name in COSTS)
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,27 @@ def make_grid(table: BenchmarkTable, *, intervals: bool = False) -> Grid:
         cells=cells,
         marks=_marks(table).reindex(columns=cells.columns, fill_value=""),
         names=(*texts, "notes"),
-        spare=tuple(figures)[1:],
+        # What was asked for by name of the option, its cost, goes last.
+        spare=tuple(sorted(list(figures)[1:], key=lambda name: name not in _COSTS)),
         notes=tuple(filter(None, notes)),
     )
+
+
+def without_parts(grid: Grid) -> Grid:
+    """Return the grid with methods named without the head and the criterion that columns of their own show.
+
+    Where that would make two rows alike, both keep their names.
+    """
+    shown = [part for part in _PARTS if part in grid.cells]
+    if "method" not in grid.cells or not shown:
+        return grid
+    bare = grid.cells["method"].map(lambda name: _without(name, shown))
+    alike = grid.cells[shown].assign(method=bare).duplicated(keep=False)
+    return replace(grid, cells=grid.cells.assign(method=bare.where(~alike, grid.cells["method"])))
+
+
+def _without(method: str, parts: list[str]) -> str:
+    return " ".join(word for word in method.split() if word.partition("=")[0] not in parts)
 
 
 def _figures(rows: pd.DataFrame, key: str, known: Quantity, intervals: bool) -> list[str]:

@@ -56,8 +56,14 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
         computed = [stored_metric(Path(path), name) for path in jobs.loc[absent, "path"]]
         return values.where(~absent, pd.Series(computed, index=jobs.index[absent], dtype="float64"))
     if name not in known and done.any():
-        raise CmlBenchError(f"metric {name!r} is in no result; {suggest(name, known)}")
+        raise CmlBenchError(f"metric {name!r} is in no result; {_meant(name, known)}")
     return values
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """Suggest the figure after the last experience where a bare metric is named, such as ``mAP``; else a like name."""
+    bare = f"last_{name.lower()}"
+    return next((f"did you mean {each!r}?" for each in (bare, f"{bare}@0.5") if each in known), suggest(name, known))
 
 
 def _forward_transfer(jobs: pd.DataFrame) -> pd.Series[float]:

@@ -15,7 +15,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.report.statistics import DECIMALS, SIGNIFICANCE
 
 _FEWEST_METHODS: Final = 3
-_FEWEST_BLOCKS: Final = 2
+FEWEST_BLOCKS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def rank_methods(blocks: pd.DataFrame, *, lower_is_better: bool = False) -> Rank
     some = blocks.drop(columns=[method for method in blocks if blocks[method].isna().all()])
     whole = some.dropna()
     left_out = _left_out(blocks)
-    if whole.shape[1] < _FEWEST_METHODS or len(whole) < _FEWEST_BLOCKS:
+    if whole.shape[1] < _FEWEST_METHODS or len(whole) < FEWEST_BLOCKS:
         told = f" ({'; '.join(left_out)})" if left_out else ""
         raise CmlBenchError(
-            f"ranks need {_FEWEST_METHODS} methods on {_FEWEST_BLOCKS} common blocks, these are {whole.shape[1]} on "
+            f"ranks need {_FEWEST_METHODS} methods on {FEWEST_BLOCKS} common blocks, these are {whole.shape[1]} on "
             f"{len(whole)}{told}: run what is missing, or choose methods that share more seeds and class orders"
         )
     # Imported here because it takes matplotlib along.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.ranks import Ranking, rank_methods
+from cml_bench.report.ranks import FEWEST_BLOCKS, Ranking, rank_methods
 from cml_bench.report.statistics import (
     FEWEST_SEEDS,
     SIGNIFICANCE,
@@ -76,7 +76,9 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         zip(others, paired_differences([-sign * rivals[other] for other in others], -sign * rivals[best]), strict=True)
     )
     second, lead = next(iter(found.items()))
-    opening = f"Best {what}: {best}, {_size(lead, scale)} {'below' if lower_is_better else 'above'} {second}"
+    among = " of those compared" if apart else ""
+    side = "below" if lower_is_better else "above"
+    opening = f"Best {what}{among}: {best}, {_size(lead, scale)} {side} {second}"
     n = len(rivals)
     if n < pairs_needed():
         pairs = "1 pair" if n == 1 else f"{n} pairs"
@@ -106,6 +108,13 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
     rivals, apart = _rivals(blocks)
     if rivals.shape[1] <= 2:
         return verdict(blocks, what, lower_is_better=lower_is_better, scale=scale)
+    shared = len(rivals.dropna())
+    if shared < FEWEST_BLOCKS:
+        told = "1 job" if shared == 1 else f"{shared} jobs"
+        return Verdict(
+            f"No verdict on {what}: ranks take {FEWEST_BLOCKS} jobs of the same benchmark, class order and seed, and "
+            f"these {rivals.shape[1]} methods share {told}.{apart}"
+        )
     try:
         ranking = rank_methods(rivals, lower_is_better=lower_is_better)
     except CmlBenchError as error:

@@ -69,6 +69,9 @@ def _problems(path: Path, result: Result) -> Iterator[str]:
     if result.status != "ok":
         return
     file = path.with_suffix(".npz")
+    if not file.exists():
+        yield "its predictions (.npz) are missing: copy them beside it, or run the job again"
+        return
     try:
         if result.predictions is not None and predictions_digest(file) != result.predictions.sha256:
             yield f"the checksum of {file.name} is not the stored one: copy the file again, or run the job again"

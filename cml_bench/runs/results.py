@@ -91,6 +91,8 @@ def result_files(results: Path | str | Sequence[Path | str]) -> list[Path]:
     for each in map(Path, given):
         if not each.exists():
             raise CmlBenchError(f"{each} does not exist; name a result file or a folder that a run has written")
+        if each.is_file() and each.suffix != ".json":
+            raise CmlBenchError(f"{each} is no result file (*.json); name one, or a folder that a run has written")
         below = sorted(path for path in each.rglob("*.json") if not _is_beside(path, each)) if each.is_dir() else [each]
         if not below:
             raise CmlBenchError(f"results folder {each} holds no result file (*.json); run a benchmark first")

@@ -156,7 +156,7 @@ def test_benchmarks_side_by_side(frame_of: Any, grid_of: Any) -> None:
     assert cells.loc["naive", "Voc, B0-C2"] == "-"
     assert cells.loc["naive", "notes"] == "incomplete: 6 of 12 jobs"
     # Two are whole, so they are compared pair by pair.
-    assert table.notes[0].startswith("Best last mAP: er, 10.0 above lwf (95 % interval")
+    assert table.notes[0].startswith("Best last mAP of those compared: er, 10.0 above lwf (95 % interval")
     assert table.notes[0].endswith("Not compared, for lack of jobs: naive.")
     turned = one(frame, "last_map", rows="benchmark", columns="method")
     assert turned.verdict == table.verdict
@@ -317,3 +317,21 @@ def test_the_python_call_takes_several_folders(
     assert table.rows["duplicates"].tolist() == [0, 0]
     (table,) = cml_bench.compare("a", ["forgetting"], rows="head").benchmarks
     assert table.rows["head"].tolist() == ["linear"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("mAP", "last_map"), ("cf1_macro", "last_cf1_macro@0.5"), ("forgeting", "forgetting")]
+)
+def test_a_bare_metric_is_taken_for_the_last_one(frame_of: Any, grid_of: Any, name: str, meant: str) -> None:
+    frame = frame_of(*grid_of(2, 1, er=0.5)).assign(**{"last_cf1_macro@0.5": 0.1, "avg_cf1_macro@0.8": 0.1})
+    with pytest.raises(CmlBenchError, match=f"did you mean '{meant}'"):
+        compare(frame, [name])
+
+
+def test_methods_that_share_no_job_are_not_ranked(frame_of: Any, grid_of: Any) -> None:
+    frame = frame_of(*grid_of(3, 1, er=0.5, lwf=0.4), *grid_of(3, 1, "voc", naive=0.3))
+    note = one(frame, "last_map", columns="benchmark").notes[0]
+    assert note == (
+        "No verdict on last mAP: ranks take 2 jobs of the same benchmark, class order and seed, and these 3 methods "
+        "share 0 jobs."
+    )

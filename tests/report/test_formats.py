@@ -6,12 +6,15 @@ import csv
 import io
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 from rich.console import Console
 
 from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.grid import make_grid, without_parts
+from cml_bench.report.quantities import heading
 from cml_bench.report.table_page import to_html
 from cml_bench.report.tables import ComparisonTable, compare
 
@@ -44,6 +47,22 @@ def test_the_terminal_marks_best_and_second(frame_of: Any, grid_of: Any) -> None
 def test_a_narrow_terminal_says_what_it_leaves_out(frame_of: Any, grid_of: Any) -> None:
     table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)), ["last_map", "forgetting"])
     assert "Left out for lack of width: forgetting." in rendered(table, width=45)
+
+
+def test_costs_that_were_asked_for_go_last(frame_of: Any, grid_of: Any) -> None:
+    frame = frame_of(*grid_of(2, 1, er=0.5, lwf=0.4)).assign(peak_memory_mb=900.0, stored_images=20.0)
+    shown = ["last_map", "stored_images", "forgetting", "peak_memory_mb"]
+    spare = make_grid(compare(frame, shown).benchmarks[0]).spare
+    assert spare == tuple(map(heading, ("stored_images", "peak_memory_mb", "forgetting")))
+
+
+def test_rows_keep_the_names_that_tell_them_apart(frame_of: Any, job: Any) -> None:
+    names = ["er head=linear", "er head=dlfl loss=asl", "lwf loss.gamma=1", "lwf loss.gamma=2", "er memory_size=5"]
+    grid = make_grid(compare(frame_of(*(job(name, 0, 0.5) for name in names)), ["last_map"]).benchmarks[0])
+    assert set(without_parts(grid).cells["method"]) == {"er", *names[2:]}
+    # Two that would be "er" with the same head and criterion keep their names.
+    alike = without_parts(replace(grid, cells=grid.cells.assign(head="any", loss="any"))).cells
+    assert set(alike["method"]) == set(names)
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula(frame_of: Any, job: Any) -> None:

@@ -80,7 +80,7 @@ def test_figures_lie_beside_the_page_and_are_linked(page: Path) -> None:
 
 
 def test_the_page_of_the_manual_names_every_figure(page: Path) -> None:
-    manual = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "how_to" / "report.md").read_text(encoding="utf-8")
     named = {
         name for line in manual.splitlines() if line.startswith("|") for name in re.findall(r"`([a-z0-9_]+)`", line)
     }

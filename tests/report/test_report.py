@@ -202,6 +202,9 @@ def test_broken_files_are_listed_and_not_fatal(tmp_path: Path) -> None:
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="does not exist"):
         collect(tmp_path / "nowhere")
+    (tmp_path / "table.csv").write_text("method,last_map\n")
+    with pytest.raises(CmlBenchError, match=r"table\.csv is no result file"):
+        collect(tmp_path / "table.csv")
     with pytest.raises(CmlBenchError, match="holds no result file"):
         collect(tmp_path)
 
@@ -276,9 +279,11 @@ def test_markdown(small: Any) -> None:
 def test_latex(small: Any) -> None:
     text = to_latex(small)
     assert r"\toprule" in text
-    assert r"er head=a\_b & dlfl & bce & \textbf{60.0 $\pm$ 14.1} & \textbf{10.0 $\pm$ 0.0}" in text
+    # What columns of their own say, names leave out.
+    assert r"er & dlfl & bce & \textbf{60.0 $\pm$ 14.1} & \textbf{10.0 $\pm$ 0.0}" in text
     assert r"odd\textbar{}[red]\&\% & dlfl" in text
     assert "99.0 & 5.0" in text
+    assert r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" in text
 
 
 def test_csv_keeps_full_precision(small: Any) -> None:

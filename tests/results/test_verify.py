@@ -12,6 +12,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.predictions import TEST_RULES
 from cml_bench.report.rescore import rescore
 from cml_bench.report.verify import verify_results
+from cml_bench.results_commands import _summed_up
 from cml_bench.runs.differences import difference
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import read_result
@@ -75,7 +76,7 @@ def test_predictions_that_are_not_there(store: Any, tmp_path: Path) -> None:
     assert f"the checksum of {npz.name} is not the stored one" in verify_results(path).problems[0]
     npz.unlink()
     (problem,) = verify_results(path).problems
-    assert f"predictions file {npz} cannot be read (No such file or directory)" in problem
+    assert "its predictions (.npz) are missing: copy them beside it" in problem
 
 
 @pytest.mark.parametrize(
@@ -163,3 +164,8 @@ def test_differences() -> None:
     assert difference(1.0, 1.0 + 1e-12) is not None
     assert difference(1.0, 1.0 + 1e-12, tolerance=1e-9) is None
     assert difference(True, 1) == "the whole: True against 1"
+
+
+def test_what_is_said_of_many_files_is_summed_up() -> None:
+    lines = [*(f"{name}.json: its predictions are missing" for name in "abcde"), "f.json: edited"]
+    assert list(_summed_up(lines)) == [*lines[:3], "and 2 more: its predictions are missing", "f.json: edited"]
