@@ -10,7 +10,7 @@ import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from avalanche.distributed import DistributedHelper
 from torch import nn
@@ -35,12 +35,14 @@ class _Failure:
     """What ended a process.
 
     Attributes:
-        sentence: For the user; None for an error that nobody foresaw.
-        trace: The traceback.
+        rank: The process.
+        sentence: What happened, in one line.
+        trace: The traceback of an error that nobody foresaw, else None.
     """
 
-    sentence: str | None
-    trace: str
+    rank: int
+    sentence: str
+    trace: str | None
 
 
 def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, Any]) -> Run:
@@ -89,7 +91,7 @@ def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, 
         # A process killed while it was sending leaves the queue locked.
         hang_up(_SECONDS_FOR_LAST_WORDS)
         if isinstance(error, (ProcessExitedException, ProcessRaisedException)):
-            raise _cause(error, failures, config.devices) from None
+            _tell(error, failures, config.devices)
         raise
     hang_up()
     return made[0]
@@ -122,7 +124,10 @@ def _take_part(
             else:
                 words.put(run_job(report=words.put, **arguments))
     except Exception as error:
-        words.put(_Failure(str(error) if isinstance(error, CmlBenchError) else None, traceback.format_exc()))
+        known = isinstance(error, CmlBenchError)
+        words.put(
+            _Failure(rank, str(error) if known else in_one_line(error), None if known else traceback.format_exc())
+        )
         raise SystemExit(1) from error
 
 
@@ -159,17 +164,20 @@ def _ignore(event: Event) -> None:
     pass
 
 
-def _cause(error: ProcessExitedException | ProcessRaisedException, failures: list[_Failure], devices: int) -> Exception:
-    who = f"process {error.error_index + 1} of the {devices} that share the job"
+def _tell(error: ProcessExitedException | ProcessRaisedException, failures: list[_Failure], devices: int) -> NoReturn:
+    """Raise what ended the job."""
     code = getattr(error, "exit_code", 1)
-    if code < 0:
-        name = signal.Signals(-code).name
-        return CmlBenchError(f"{who} was killed ({name}; out of memory?): free memory, or take fewer devices")
-    if not failures:
-        return CmlBenchError(
-            f"{who} did not start ({in_one_line(error)}): a script that runs on several devices must do so under "
+    if code < 0 or not failures:
+        who = f"process {error.error_index + 1} of the {devices} that share the job"
+        raise CmlBenchError(
+            f"{who} was killed ({signal.Signals(-code).name}; out of memory?): free memory, or take fewer devices"
+            if code < 0
+            else f"{who} did not start ({in_one_line(error)}): a script that runs on several devices must do so under "
             "if __name__ == '__main__'"
-        )
+        ) from None
     # The first one to fail takes the others with it.
-    sentence, trace = failures[0].sentence, failures[0].trace
-    return CmlBenchError(sentence) if sentence else RuntimeError(f"{who} failed\n{trace}")
+    first = failures[0]
+    if first.trace is None:
+        raise CmlBenchError(first.sentence) from None
+    who = f"process {first.rank + 1} of the {devices} that share the job"
+    raise RuntimeError(f"{who} failed: {first.sentence}") from RuntimeError(f"\n{first.trace}")

@@ -45,6 +45,41 @@ def test_a_process_that_is_killed_ends_the_job_in_a_sentence(small_jobs: Any, tm
     assert not children()
 
 
+BREAKS = '''
+from dataclasses import dataclass
+import torch
+from avalanche.core import SupervisedPlugin
+from cml_bench import Strategy, StrategyMeta
+
+class Break(SupervisedPlugin):
+    def before_forward(self, strategy, **kwargs):
+        if torch.distributed.get_rank() == 1 and strategy.clock.train_iterations == 3:
+            raise RuntimeError("broken in one of them")
+
+@dataclass(frozen=True)
+class Breaks(Strategy):
+    """Breaks in the second of two processes."""
+
+    meta = StrategyMeta(name="breaks", title="Breaks", family="replay")
+
+    def plugins(self, run):
+        return [Break()]
+'''
+
+
+@pytest.mark.slow
+def test_the_error_of_one_process_is_the_one_that_is_told(small_jobs: Any, tmp_path: Path) -> None:
+    file = tmp_path / "breaks.py"
+    file.write_text(BREAKS)
+    (job,) = small_jobs([f"{file}:Breaks"], **VIT)
+    failed: Any = run_and_store(job, tmp_path / "results")
+    assert failed["status"] == "failed"
+    assert "process 2 of the 2 that share the job failed: RuntimeError: broken in one of them" in failed["error"]
+    assert "Traceback" not in failed["error"]
+    assert "in before_forward" in failed["traceback"]
+    assert not children()
+
+
 def children() -> list[int]:
     """Return the processes that share a job, in order."""
     started = [process for process in multiprocessing.active_children() if "Spawn" in type(process).__name__]
