@@ -120,5 +120,5 @@ def test_what_cannot_be(small_jobs: Any) -> None:
         plan(*small_jobs(compile="true", frozen="true"))
     with pytest.raises(CmlBenchError, match="eval_batch_size=0 must be at least 1"):
         plan(*small_jobs(eval_batch_size=0))
-    with pytest.raises(CmlBenchError, match="compile=true compiles a backbone that trains as a whole, and with 'l2p'"):
+    with pytest.raises(CmlBenchError, match="compile=true is about a backbone that trains as a whole, and with 'l2p'"):
         check_jobs(small_jobs(["l2p"], **VIT, compile="true"))
