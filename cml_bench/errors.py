@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+_LONGEST_NAME = 80
 
 
 class CmlBenchError(Exception):
@@ -37,5 +40,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known names: {', '.join(names) or 'none'}"
+        return f"did you mean {_short(close[0])!r}?"
+    return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"
+
+
+def _short(name: str) -> str:
+    # Names come from files, too.
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

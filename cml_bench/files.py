@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from filelock import FileLock
 
 
 def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
@@ -46,7 +48,25 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what writers of a file left that were killed half way; nobody else may be writing it now."""
-    for aside in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        aside.unlink(missing_ok=True)
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Be the only process that writes a file, having removed what writers left that were killed half way.
+
+    The lock beside the file is the operating system's: it ends with its process. On a file system that knows no locks
+    everybody may write, and what is left there stays.
+
+    Args:
+        path: The file; its folder exists.
+    """
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire()
+    except NotImplementedError:
+        yield
+        return
+    try:
+        for aside in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            aside.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()

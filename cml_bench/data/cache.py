@@ -19,11 +19,10 @@ from typing import IO
 import numpy as np
 import platformdirs
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.files import put_in_place, remove_leftovers, replace_file
+from cml_bench.files import put_in_place, replace_file, writing
 
 CacheKey = Mapping[str, str | int]
 
@@ -86,7 +85,7 @@ def cached_rows(
     path = _path(cache_dir, key, shelf)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with writing(path):
             stored = lookup(cache_dir, key, n, shelf)
             if stored is not None:
                 return stored
@@ -167,8 +166,6 @@ class _Mark:
 
 def _write(path: Path, n: int, compute: Callable[[int], Iterable[Tensor]], shelf: Shelf) -> None:
     """Write blocks of rows as one ``.npy`` array, block by block, and their checksum; nobody else may be doing so."""
-    # What writers of other versions left.
-    remove_leftovers(path)
     aside, marks = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.mark")
     mark = _read_mark(aside, marks)
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cml_bench.data.cache import default_cache_dir
 from cml_bench.data.table import FORMAT, LabelTable
 from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.files import writing
 
 if TYPE_CHECKING:
     from cml_bench.data.image_files import ImageFiles
@@ -107,7 +108,8 @@ class DataSet(ABC):
         table = self.read(split)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            table.save(path)
+            with writing(path):
+                table.save(path)
         except OSError as error:
             warnings.warn(f"the label table cannot be stored in {path.parent} ({error.strerror})", stacklevel=2)
         return table

@@ -166,17 +166,19 @@ def _mulan_columns(arff: Arff, path: Path, label_list: Path) -> list[int]:
         raise CmlBenchError(f"{label_list} is no label list of MULAN ({error}): fetch it again") from None
     names = [element.get("name", "") for element in root.iter() if element.tag.rpartition("}")[2] == "label"]
     places = {attribute.name: column for column, attribute in enumerate(arff.attributes)}
-    for name in names:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise CmlBenchError(f"{label_list} names label {name!r:.80} twice: correct it, or fetch it again")
         if name not in places:
             raise CmlBenchError(
-                f"{label_list} names label {name!r}, no attribute of {path} ({suggest(name, places)}): use two "
+                f"{label_list} names label {name!r:.80}, no attribute of {path} ({suggest(name, places)}): use two "
                 "files that belong together"
             )
     return [places[name] for name in names]
 
 
 def _meka_columns(arff: Arff, path: Path) -> list[int]:
-    found = re.search(r"-C\s+(-?\d+)", arff.relation)
+    found = re.search(r"-C\s+(-?\d{1,9})(?!\d)", arff.relation)
     count, width = int(found[1]) if found else 0, len(arff.attributes)
     if not 0 < abs(count) <= width:
         raise CmlBenchError(

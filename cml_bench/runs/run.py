@@ -198,6 +198,8 @@ def _run_and_store(
     except Exception as error:
         expected = isinstance(error, CmlBenchError)
         sentence = str(error) if expected else f"{in_one_line(error)}; the traceback is in {path}"
+        if not expected and folder.is_dir():
+            sentence += f"; it will go on from {folder}: delete that to start anew"
         return store_failure(job, results, sentence, None if expected else traceback.format_exc())
     write_result(path, result)
     remove_checkpoints(folder)

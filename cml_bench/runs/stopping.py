@@ -22,16 +22,24 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def terminable() -> Iterator[None]:
     """Raise ``Terminated`` in the main thread at the first SIGTERM; a second one ends the process at once."""
-    before = signal.signal(signal.SIGTERM, _stop)
+    asked = False
+
+    def stop(*_: Any) -> NoReturn:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt as error:
+        # Ray makes a KeyboardInterrupt of whatever a handler raises while it waits.
+        if asked and not isinstance(error, Terminated):
+            raise Terminated from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _stop(*_: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated
 
 
 class Postponed:

@@ -109,6 +109,29 @@ def test_what_was_learnt_within_an_experience_is_kept(
     assert len(places) == workers
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_sweep_on_ray_says_so(
+    tmp_path: Path, until: Callable[..., None], plugin: Callable[..., str], number: int, status: int
+) -> None:
+    """Ray has a handler of its own for SIGTERM, and makes other exceptions of ours."""
+    pytest.importorskip("ray")
+    steps = tmp_path / "steps"
+    steps.mkdir()
+    method = plugin("slow", SIGNAL.format(folder=str(steps)), "after_training_iteration")
+    command = [sys.executable, "-m", "cml_bench.cli", "run", "digits", "--method", method, "--seeds", "1"]
+    command += ["--set", "epochs=1000", "--engine", "ray", "--results", str(tmp_path / "results")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: list(steps.iterdir()), 120)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert said.endswith("interrupted: finished results are kept; the same command goes on from there\n")
+
+
 POOL = """
 import os, sys, time
 from cml_bench.runs.engines.processes import _Pool

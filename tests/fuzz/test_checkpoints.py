@@ -110,7 +110,11 @@ def _damage(tree: Any, rng: random.Random) -> None:
 def test_a_state_that_is_none_is_refused_or_harmless(
     small_jobs: Callable[..., list[Job]], tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each round damages one place in the state of a learner and lets the job go on."""
+    """Each round damages one place in the state of a learner and lets the job go on.
+
+    A few say nothing that is wrong in itself (another key in the state of an optimiser) and fail in training, where
+    whatever a job fails of is its failed result.
+    """
     (job,) = small_jobs(["er memory_size=10"], n_train=20, n_test=10, increment=5)
 
     def stop(event: Any) -> None:
@@ -140,6 +144,9 @@ def test_a_state_that_is_none_is_refused_or_harmless(
             outcomes["accepted"] += 1
         except CmlBenchError as error:
             outcomes["refused" if "damaged.ckpt" in str(error) else "no file named"] += 1
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+            outcomes["failed in training"] += 1
     print(f"state: {dict(outcomes)}")  # noqa: T201
     assert outcomes["refused"] > rounds / 4
     assert not outcomes["no file named"]
+    assert outcomes["failed in training"] <= rounds / 50

@@ -142,7 +142,7 @@ def _emotions(person: Mapping[str, Any], path: Path, what: str) -> list[int]:
     for annotator in items_of(field(person, "annotations_categories", path, what)):
         for name in texts(field(annotator, "categories", path, what), path, f"the categories of {what}").tolist():
             if name not in NAMES:
-                raise CmlBenchError(f"{path}: {what} has the emotion {name!r}: {suggest(name, NAMES)}")
+                raise CmlBenchError(f"{path}: {what} has the emotion {name!r:.80}: {suggest(name, NAMES)}")
             columns.add(NAMES.index(name))
     return sorted(columns)
 
@@ -151,6 +151,8 @@ def _body(person: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     """Return left, top, width and height of a person; None where the file gives no box with an area."""
     corners = np.asarray(person.get("body_bbox", ()))
     if corners.shape != (4,) or corners.dtype.kind not in "iuf":
+        return None
+    if not (np.abs(corners.astype(np.float64)) <= np.finfo(np.float32).max).all():
         return None
     left, top, right, bottom = corners.astype(np.float32)
     if not (right > left and bottom > top):

@@ -107,9 +107,8 @@ def _read(path: Path, key: str) -> list[dict[str, Any]]:
             if not isinstance(told.get(field), (str, int)):
                 raise CmlBenchError(f"entry {number} of {path} has no {field}: fetch the file again")
         if told["partition"] not in known:
-            raise CmlBenchError(
-                f"entry {number} of {path} is of partition {told['partition']!r}: {suggest(told['partition'], known)}"
-            )
+            other = str(told["partition"])
+            raise CmlBenchError(f"entry {number} of {path} is of partition {other!r:.80}: {suggest(other, known)}")
         if not (isinstance(told.get(key), list) and all(isinstance(name, str) and name for name in told[key])):
             raise CmlBenchError(f"entry {number} of {path} has no list of names under {key}: fetch the file again")
     return list(entries)

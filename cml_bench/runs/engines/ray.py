@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -97,12 +98,16 @@ class Ray(Engine):
             raise CmlBenchError("engine ray needs the package ray: pip install 'cml-bench[ray]'") from None
         own = not ray.is_initialized()
         if own:
+            handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:
                 raise CmlBenchError(
                     f"no Ray cluster at {self.address or 'this machine'} ({in_one_line(error)})"
                 ) from error
+            # Ray puts one of its own in the place of whoever listens. Only the main thread may listen.
+            with suppress(ValueError):
+                signal.signal(signal.SIGTERM, handler)
         try:
             asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory_gb or 0) * 1e9}
             for name, amount in asked.items():
