@@ -111,7 +111,7 @@ def _benchmark_labels(jobs: pd.DataFrame) -> pd.Series[str]:
     """Return title and protocol of each job's configuration; where two have the same, also what tells them apart."""
     configurations = jobs.groupby(CONFIGURATION, dropna=False, sort=False).ngroup()
     groups = {int(str(number)): group for number, group in jobs.groupby(configurations)}
-    labels = {}
+    labels: dict[int, str] = {}
     for title, family in _families(groups).items():
         shared = _shared(family)
         apart = {number: [part for part in told if part not in shared] for number, told in family.items()}

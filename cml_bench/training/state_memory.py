@@ -94,19 +94,6 @@ def _bytes_at(address: int, count: int, storages: Sequence[torch.UntypedStorage]
     return torch.from_numpy(np.ctypeslib.as_array(view))
 
 
-def overlaps(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Return whether several entries of a strided tensor lie in one place, as those of an expanded one do.
-
-    So may be called what has no dimension whose steps lead past all that lies within the shorter ones.
-    """
-    reach = 0
-    for step, n in sorted((step, n) for n, step in zip(shape, stride, strict=True) if n > 1):
-        if step <= reach:
-            return True
-        reach += (n - 1) * step
-    return False
-
-
 def _demand_empty(shape: Sequence[int]) -> None:
     if 0 not in shape:
         raise CmlBenchError(f"a stored tensor of the shape {tuple(shape)!s:.60} has no block of memory")
@@ -129,7 +116,7 @@ class MemoryReader:
         """Return a tensor.
 
         Raises:
-            CmlBenchError: If it would reach out of its block, or lie over itself.
+            CmlBenchError: If it would reach out of its block.
         """
         kind = getattr(torch, dtype, None)
         if not isinstance(kind, torch.dtype):
@@ -143,8 +130,6 @@ class MemoryReader:
         steps = [(n - 1) * step for n, step in zip(shape, stride, strict=True)]
         if rest or min([first, *steps]) < 0 or (first + sum(steps) + 1) * made.element_size() > len(block):
             raise CmlBenchError("a stored tensor reaches out of its block of memory")
-        if overlaps(shape, stride):
-            raise CmlBenchError("several entries of a stored tensor lie in one place")
         return made.set_(block.untyped_storage(), first, tuple(shape), tuple(stride))
 
     def array(self, number: int, dtype: str, shape: Sequence[int], strides: Sequence[int]) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
-from cml_bench.training.state_memory import MemoryWriter, overlaps
+from cml_bench.training.state_memory import MemoryWriter
 
 NAMED: dict[str, Any] = {
     **{kind.__name__: kind for kind in (dict, list, set, tuple, int, float, str, bool)},
@@ -201,16 +201,13 @@ class Walk:
             return node or {"kind": "unknown"}
         before = self.fresh.path_of(value)
         if node is None:
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                flaw = "is a tensor with a graph, which a checkpoint cannot hold: keep it detached"
-            elif isinstance(value, Tensor) and overlaps(value.shape, value.stride()):
-                flaw = "is an expanded tensor, which a checkpoint cannot hold: keep a clone"
-            else:
-                flaw = (
-                    f"is of the kind {class_name(type(value))}, which a checkpoint cannot hold: keep numbers, tensors, "
-                    "generators, datasets or objects made of these"
-                )
-            raise UnknownStateError(f"{path} {flaw}")
+            with_graph = isinstance(value, Tensor) and value.grad_fn is not None
+            raise UnknownStateError(
+                f"{path} is a tensor with a graph, which a checkpoint cannot hold: keep it detached"
+                if with_graph
+                else f"{path} is of the kind {class_name(type(value))}, which a checkpoint cannot hold: keep numbers, "
+                "tensors, generators, datasets or objects made of these"
+            )
         if node["kind"] == "atom" and before is None:
             raise UnknownStateError(
                 f"{path} is {value!r:.80}, which came after the learner was built and cannot be stored: keep it from "
@@ -252,8 +249,6 @@ class Walk:
     def _tensor(self, value: Tensor, path: str) -> dict[str, Any] | None:
         known = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided and not value.is_meta
         if not known or value.is_quantized or value.is_conj() or value.is_neg() or value.grad_fn is not None:
-            return None
-        if overlaps(value.shape, value.stride()):
             return None
         return {
             "kind": "parameter" if type(value) is nn.Parameter else "tensor",

@@ -353,8 +353,6 @@ class Slots:
         (np.array([{}]), "numpy:ndarray"),
         (torch.ones(2, requires_grad=True) * 2, r"is a tensor with a graph.*keep it detached"),
         (torch.eye(2).to_sparse(), "torch:Tensor"),
-        (torch.zeros(1).expand(3), r"is an expanded tensor.*keep a clone"),
-        (torch.arange(5).as_strided((2, 3), (2, 1)), r"is an expanded tensor.*keep a clone"),
         (torch.empty(2, device="meta"), "torch:Tensor"),
         (lambda: None, "came after the learner was built"),
         (json, "came after the learner was built"),
