@@ -1,0 +1,68 @@
+"""The figure of what moves the last mAP: shares against a grid whose effects are known, and the text beside it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "results" / "reference" / "coco18_orders" / "README.md"
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "docs" / "figures" / "variance_shares.py"))
+
+
+def made(rule: float, strategy: float, both: float, order: float) -> pd.DataFrame:
+    """Return a grid of two rules, two strategies and two orders whose effects are these, and nothing else."""
+    rows = [
+        {
+            "rule": str(a),
+            "strategy": str(b),
+            "order": str(c),
+            "block": str(c),
+            "value": 50 + rule * a + strategy * b + both * a * b + order * c,
+        }
+        for a, b, c in itertools.product((-1, 1), repeat=3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_shares_of_known_effects(script: dict[str, Any]) -> None:
+    found = script["shares"](made(3, 2, 1, 0.5), ["strategy", "rule"])
+    # Effects of +-x have variance x squared.
+    total = 9 + 4 + 1 + 0.25
+    expected = {"rule": 9, "strategy": 4, "strategy x rule": 1, "order": 0.25, "rest": 0}
+    assert found.to_dict() == pytest.approx({name: value / total for name, value in expected.items()}, abs=1e-12)
+
+
+def test_a_grid_with_a_hole_is_refused(script: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="as many jobs"):
+        script["shares"](made(3, 2, 1, 0.5).iloc[1:], ["strategy", "rule"])
+
+
+def test_an_interval_holds_its_share(script: dict[str, Any]) -> None:
+    noisy = pd.concat([made(3, 2, 1, 0.5).assign(block=str(i)) for i in range(6)])
+    noisy["value"] += np.random.default_rng(0).normal(size=len(noisy))
+    found = script["with_intervals"](noisy, ["strategy", "rule"])
+    assert (found["low"] <= found["share"] + 0.02).all()
+    low, share, high = found.loc["rule", ["low", "share", "high"]]
+    assert low < share < high
+
+
+def test_the_page_says_what_the_results_do(script: dict[str, Any]) -> None:
+    """Every share of the two tables, as printed."""
+    text = PAGE.read_text(encoding="utf-8")
+    names = {"order": "class order"}
+    for table in script["tables"]().values():
+        for name, row in (100 * table).round(1).iterrows():
+            told = f"| {names.get(str(name), name)} | {row['share']} [{row['low']}, {row['high']}] |"
+            assert re.search(re.escape(told), text), told
