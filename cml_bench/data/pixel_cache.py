@@ -75,7 +75,8 @@ def cached_pixels(
 def unpack(rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return the (B, 3, side, side) uint8 images and (B, 2) int32 original heights and widths of (B, L) rows."""
     pixels, sizes = rows.split([3 * side**2, _SIZE_BYTES], dim=1)
-    return pixels.view(-1, 3, side, side), sizes.contiguous().view(torch.int32)
+    # Copied, or the sizes of a single row would begin in the middle of a number.
+    return pixels.view(-1, 3, side, side), sizes.clone(memory_format=torch.contiguous_format).view(torch.int32)
 
 
 class PixelInputs:

@@ -153,6 +153,9 @@ class Checkpoints:
         Raises:
             CmlBenchError: If a checkpoint is whole but no state of this learner.
         """
+        for left in self.folder.glob("*.part"):
+            # Of a writer that was killed; a job that is killed again and again would fill the disk with them.
+            left.unlink(missing_ok=True)
         for file in self._files():
             tensors = self._read(file)
             if tensors is None:

@@ -40,12 +40,14 @@ class SafePoints:
 
     def __call__(self, point: SafePoint) -> None:
         """Store the job after a step, an epoch, a chunk or an experience, if it is time."""
-        if self._rhythm is not None and (self._signals.number is not None or self._is_time(self._rhythm, point)):
+        if self._rhythm is not None and (self._signals.waiting or self._is_time(self._rhythm, point)):
             with self._signals.held():
                 self.store(point)
             self._stored = time.monotonic()
-            if self._signals.number is not None:
+            if self._signals.waiting:
                 self._signals.deliver()
+                # The job goes on if who was told says so.
+                self._signals.listen()
 
     def _is_time(self, rhythm: Rhythm, point: SafePoint) -> bool:
         if point == "experience" or (rhythm.epochs and point != "step"):

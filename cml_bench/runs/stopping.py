@@ -43,18 +43,18 @@ def terminable() -> Iterator[None]:
 
 
 class Postponed:
-    """From ``listen`` on, a signal that would end the process waits until ``deliver`` is called.
+    """From ``listen`` on, signals that would end the process wait until ``deliver`` is called.
 
-    It then does what it would have done. So it does, in the middle of whatever runs then, if that takes longer than
-    ``SECONDS``. Signals that nobody listens to, or that are ignored, are left alone, and
+    They then do what they would have done, in the order in which they came. So they do, in the middle of whatever runs
+    then, if that takes longer than ``SECONDS``. Signals that nobody listens to, or that are ignored, are left alone, and
     so are all in a thread that is not the main one: only that is told of signals.
 
     Attributes:
-        number: The signal that waits.
+        waiting: The signals that wait, each once.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.waiting: list[int] = []
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
         self._late = self._held = False
@@ -77,26 +77,29 @@ class Postponed:
             self._held = False
 
     def deliver(self) -> None:
-        """Listen no longer, and let a signal that waits do what it would have done."""
+        """Listen no longer, and let the signals that wait do what they would have done."""
         if self._timer is not None:
             self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        waiting, self.number, self._before = self.number, None, {}
-        if waiting is not None:
-            signal.raise_signal(waiting)
+        waiting, self.waiting, self._before = self.waiting, [], {}
+        self._timer, self._late = None, False
+        for number in waiting:
+            signal.raise_signal(number)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.number is None:
-            self.number = number
-            self._timer = threading.Timer(SECONDS, self._hurry)
+        if number not in self.waiting:
+            # A second one is not lost: who is told of the first may go on, as submitit does after SIGTERM.
+            self.waiting.append(number)
+        if self._timer is None:
+            self._timer = threading.Timer(SECONDS, self._hurry, (number,))
             self._timer.daemon = True
             self._timer.start()
         elif self._late and not self._held:
             self.deliver()
+            self.listen()
 
-    def _hurry(self) -> None:
-        assert self.number is not None
+    def _hurry(self, number: int) -> None:
         self._late = True
         # Wakes the main thread up if it waits for something.
-        signal.pthread_kill(threading.main_thread().ident or 0, self.number)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

@@ -129,6 +129,8 @@ class MemoryPlugin(SupervisedPlugin):
             whole, ids, states = strategy.experience.dataset, self.fresh.sample_id, self.fresh[1].cpu()
             labels = LabelMatrix(states, whole.labels.names, whole.labels.first_new, whole.labels.record)
             self.show(strategy, MultiLabelDataset.from_rows(whole.inputs, ids, labels))
+        # A batch of images is nothing to keep; a checkpoint would hold it.
+        self.__dict__.pop("fresh", None)
 
     def show(self, strategy: Any, batch: MultiLabelDataset) -> None:
         """Show a batch to the memory."""
@@ -141,8 +143,6 @@ class MemoryPlugin(SupervisedPlugin):
         if not self.shows_batches(strategy):
             self.buffer.post_adapt(strategy, strategy.experience)
         look(self.reader, strategy, self.buffer.buffer)
-        # A batch of images is nothing to keep; a checkpoint would hold it.
-        self.__dict__.pop("fresh", None)
 
     def _read(self, strategy: Any) -> None:
         if len(self.buffer.buffer):

@@ -172,3 +172,12 @@ def test_writing_to_a_batch_changes_no_store(tmp_path: Path) -> None:
     expected = table.clone()
     table.zero_()
     assert torch.equal(cached_pixels(source, SIZE, cache_dir=tmp_path), expected)
+
+
+def test_a_single_image_of_an_odd_side(tmp_path: Path) -> None:
+    """The last batch of an epoch may be one image, and 299 px is odd."""
+    side, source = 33, Pictures(noise())
+    stored = cached_pixels(source, side, cache_dir=tmp_path)
+    alone, together = unpack(stored[1:2], side), unpack(stored[:2], side)
+    assert alone[1].tolist() == [list(SHAPES[1])]
+    assert all(torch.equal(one[0], two[1]) for one, two in zip(alone, together, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs import stopping
@@ -139,6 +141,33 @@ def test_chunks_are_told(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None
     steps.after(4, interrupt)
     start(job, tmp_path)
     assert start(job, tmp_path)[1] == ["goes on after experience 1, chunk 2, epoch 1, step 1"]
+
+
+@pytest.mark.parametrize("options", [{}, ONLINE])
+def test_no_image_of_a_step_is_stored(
+    small_jobs: Jobs, tmp_path: Path, steps: Steps, options: dict[str, Any]
+) -> None:
+    """A batch may be larger than all else that there is to store."""
+    (job,) = small_jobs(["er memory_size=10"], **{**SMALL, **options})
+    run_job(job)
+    steps.taken, whole = 0, steps.taken
+    steps.after(whole * 2 // 3, interrupt)
+    assert start(job, tmp_path)[0] is None
+    stored = load_file(max(tmp_path.iterdir()))
+    nodes = json.loads(stored["tree"].numpy().tobytes())["state"]["nodes"]
+    assert any(node["kind"] == "dataset" for node in nodes), "the memory, at least"
+    assert not [node["shape"] for node in nodes if node["kind"] == "tensor" and node["shape"][1:] == [3, 32, 32]]
+
+
+def test_what_a_killed_writer_left_is_removed(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None:
+    """A job that is killed again and again would fill the disk with it."""
+    (job,) = small_jobs(**SMALL)
+    steps.after(2, interrupt)
+    start(job, tmp_path)
+    (tmp_path / "0002-0.safetensors.1.part").write_bytes(b"half of it")
+    steps.after(1, interrupt)
+    assert start(job, tmp_path) == (None, ["goes on after experience 1, epoch 1, step 2"])
+    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"] * 2
 
 
 # -- when ------------------------------------------------------------------------------------------------------------
@@ -274,6 +303,30 @@ def test_who_listens_is_told_when_the_job_is_stored(small_jobs: Jobs, tmp_path: 
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert found == [1]
+
+
+def test_no_signal_is_lost(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None:
+    """SLURM sends SIGTERM as well, which submitit lets pass; later signals wait for the job to be stored as well."""
+    told: list[tuple[int, int]] = []
+
+    def note(number: int, frame: object) -> None:
+        told.append((number, int(max(tmp_path.iterdir()).name[:4])))
+
+    def both() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR2)
+        steps.after(2, interrupt)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        (job,) = small_jobs(**SMALL)
+        steps.after(2, both)
+        assert start(job, tmp_path)[0] is None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert told == [(signal.SIGTERM, 1), (signal.SIGUSR2, 1)]
+    assert start(job, tmp_path)[1] == ["goes on after experience 1, epoch 1, step 4"]
 
 
 def test_signals_in_another_thread_are_left_alone(small_jobs: Jobs, tmp_path: Path) -> None:
