@@ -46,8 +46,8 @@ class Postponed:
     """From ``listen`` on, signals that would end the process wait until ``deliver`` is called.
 
     They then do what they would have done, in the order in which they came. So they do, in the middle of whatever runs
-    then, if that takes longer than ``SECONDS``. Signals that nobody listens to, or that are ignored, are left alone, and
-    so are all in a thread that is not the main one: only that is told of signals.
+    then, if that takes longer than ``SECONDS``. Signals that nobody listens to, or that are ignored, are left alone,
+    and so are all in a thread that is not the main one: only that is told of signals.
 
     Attributes:
         waiting: The signals that wait, each once.

@@ -57,6 +57,8 @@ class PathPenalty(QuadraticPenalty, ABC):
         parameters = dict(strategy.model.named_parameters())
         for name, gradient in self._gradient.items():
             self.path[name] -= gradient * (parameters[name].detach() - self._before[name])
+        # They are of one step; a checkpoint would hold two models more.
+        self._gradient, self._before = {}, {}
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take in the path of an experience that has ended."""

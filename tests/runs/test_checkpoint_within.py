@@ -143,20 +143,33 @@ def test_chunks_are_told(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None
     assert start(job, tmp_path)[1] == ["goes on after experience 1, chunk 2, epoch 1, step 1"]
 
 
-@pytest.mark.parametrize("options", [{}, ONLINE])
-def test_no_image_of_a_step_is_stored(
-    small_jobs: Jobs, tmp_path: Path, steps: Steps, options: dict[str, Any]
-) -> None:
-    """A batch may be larger than all else that there is to store."""
-    (job,) = small_jobs(["er memory_size=10"], **{**SMALL, **options})
+def stored_shapes(job: Job, folder: Path, steps: Steps) -> list[list[int]]:
+    """Return the shapes of the tensors that are stored when two thirds of a job have been done."""
     run_job(job)
     steps.taken, whole = 0, steps.taken
     steps.after(whole * 2 // 3, interrupt)
-    assert start(job, tmp_path)[0] is None
-    stored = load_file(max(tmp_path.iterdir()))
+    assert start(job, folder)[0] is None
+    stored = load_file(max(folder.iterdir()))
     nodes = json.loads(stored["tree"].numpy().tobytes())["state"]["nodes"]
-    assert any(node["kind"] == "dataset" for node in nodes), "the memory, at least"
-    assert not [node["shape"] for node in nodes if node["kind"] == "tensor" and node["shape"][1:] == [3, 32, 32]]
+    return [node["shape"] for node in nodes if node["kind"] in ("tensor", "parameter")]
+
+
+@pytest.mark.parametrize("options", [{}, ONLINE])
+def test_no_image_of_a_step_is_stored(small_jobs: Jobs, tmp_path: Path, steps: Steps, options: dict[str, Any]) -> None:
+    """A batch may be larger than all else that there is to store."""
+    (job,) = small_jobs(["er memory_size=10"], **{**SMALL, **options})
+    assert [3, 32, 32] not in [shape[1:] for shape in stored_shapes(job, tmp_path, steps)]
+
+
+@pytest.mark.parametrize("method", ["si", "rwalk"])
+def test_what_a_method_notes_for_one_step_is_not_stored(
+    small_jobs: Jobs, tmp_path: Path, steps: Steps, method: str
+) -> None:
+    """Of the first layer: the weights, two moments of Adam, and what the method keeps from step to step."""
+    (job,) = small_jobs([method], **SMALL)
+    kept = {"si": ("start", "path", "curvature", "centre")}
+    kept["rwalk"] = (*kept["si"], "fisher", "scores", "past scores", "start of the window")
+    assert stored_shapes(job, tmp_path, steps).count([16, 3, 3, 3]) == 3 + len(kept[method])
 
 
 def test_what_a_killed_writer_left_is_removed(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None:
