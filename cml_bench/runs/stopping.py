@@ -100,6 +100,8 @@ class Postponed:
             self.listen()
 
     def _hurry(self, number: int) -> None:
-        self._late = True
-        # Wakes the main thread up if it waits for something.
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        # Not if it has been delivered since this thread was woken up.
+        if number in self.waiting:
+            self._late = True
+            # Wakes the main thread up if it waits for something.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)

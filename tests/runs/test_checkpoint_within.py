@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs import stopping
+from cml_bench.runs.checkpoint import Checkpoints
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
 from cml_bench.runs.rhythm import Rhythm, parse_rhythm
@@ -290,6 +291,25 @@ def test_a_signal_does_not_wait_for_ever(small_jobs: Jobs, tmp_path: Path, steps
     steps.after(3, never_end)
     assert start(job, tmp_path)[0] is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_written_to_its_end(small_jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes, and however often the signal comes."""
+    monkeypatch.setattr(stopping, "SECONDS", 0.05)
+    write, calls = Checkpoints._write, itertools.count(1)
+
+    def slow(self: Checkpoints, *arguments: Any) -> None:
+        if next(calls) == 3:
+            interrupt()
+            threading.Event().wait(0.3)
+            interrupt()
+        write(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_write", slow)
+    (job,) = small_jobs(**SMALL)
+    assert start(job, tmp_path, checkpoint_every="epoch")[0] is None
+    monkeypatch.undo()
+    assert start(job, tmp_path)[1] == ["goes on after experience 1, epoch 3"]
 
 
 def test_a_second_signal_changes_nothing(small_jobs: Jobs, tmp_path: Path, steps: Steps) -> None:
