@@ -21,6 +21,23 @@ class Format(str, Enum):
     html = "html"
 
 
+_SUFFIXES = {".md": Format.markdown, ".csv": Format.csv, ".tex": Format.latex, ".html": Format.html}
+
+
+def format_of(output: Path) -> Format:
+    """Return the format that a file's name asks for.
+
+    Raises:
+        CmlBenchError: If it asks for none.
+    """
+    try:
+        return _SUFFIXES[output.suffix.lower()]
+    except KeyError:
+        raise CmlBenchError(
+            f"--output {output} names no format: end it in {', '.join(_SUFFIXES)}, or give --format"
+        ) from None
+
+
 class Rows(str, Enum):
     """What a row may be."""
 
@@ -69,7 +86,9 @@ def compare(
     published: Annotated[
         bool, typer.Option("--published", help="Also what is published on the data set and protocol, with its sources.")
     ] = False,
-    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
+    format_: Annotated[
+        Format, typer.Option("--format", help="Table format; with --output it follows from the file's name.")
+    ] = Format.terminal,
     output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
     """Compare results: a table a benchmark, with what differs beyond chance said under it."""
@@ -88,11 +107,9 @@ def compare(
         cost=cost,
         published=published,
     )
+    if format_ is Format.terminal and output is not None:
+        format_ = format_of(output)
     if format_ is Format.terminal:
-        if output is not None:
-            raise CmlBenchError(
-                "the terminal table cannot be written to a file: give --format markdown, csv, latex or html"
-            )
         console = make_console()
         console.print(formats.to_terminal(table, console.width, intervals=intervals))
         return

@@ -105,6 +105,8 @@ def convert(
             reason = error.errors()[0]["msg"][:1].lower() + error.errors()[0]["msg"][1:]
             if error.errors()[0]["type"] in ("tuple_type", "list_type"):
                 reason += """; write it as JSON, as in [["a", "b"], ["c"]]"""
+            elif text.startswith("["):
+                reason += "; a suite runs each of several values that stand under vary"
             raise CmlBenchError(f"option {name}={text!r} of {owner} cannot be used: {reason}") from None
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in typed:

@@ -136,6 +136,10 @@ def _execute(
 
     console = make_console()
     if dry_run:
+        from cml_bench.runs.check import check_jobs
+
+        # A plan that cannot be carried out is none.
+        check_jobs(jobs)
         console.print(forecast.to_terminal(forecast.forecast(jobs, results, retry_failed), workers))
         return
     try:

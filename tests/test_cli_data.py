@@ -247,7 +247,7 @@ def test_prepare_stores_tables_and_says_so_again(capsys: Any, birds: tuple[str, 
     code, out, _ = call(capsys, "data", "prepare", name, "--root", root)
     assert code == 0
     assert "train: stored, 4 images, 5 labels, 4 images with labels\n" in out
-    stored = sorted((tmp_path / "cache" / "tables").iterdir())
+    stored = sorted((tmp_path / "cache" / "tables").glob("*.npz"))
     assert [path.name.rsplit("-", 1)[0] for path in stored] == ["birds-test", "birds-train"]
     assert all(str(path) in out for path in stored)
     table = LabelTable.load(stored[1])

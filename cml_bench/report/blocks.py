@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
@@ -36,6 +36,26 @@ def make_blocks(keys: pd.DataFrame, figures: pd.Series[float], key: str) -> pd.D
     """Return figures with one row a block and one column a value of the key; NaN where there is no job or figure."""
     cells = keys.assign(figure=figures).groupby([*BLOCK[key], key])["figure"].mean()
     return cells.unstack(key)
+
+
+def one_a_data_set(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFrame:
+    """Return blocks in which the benchmarks of the same images are one, by their mean; NaN where one is missing.
+
+    The same images under other settings are no further evidence: their jobs share photos, seeds and class orders, and
+    would make any difference look real.
+
+    Args:
+        blocks: What ``make_blocks`` returned.
+        data: For each benchmark, as the blocks name it, what its images are known by.
+    """
+    if "benchmark" not in blocks.index.names or len(set(data.values())) == len(data):
+        return blocks
+    levels = blocks.index.to_frame(index=False)
+    levels["benchmark"] = levels["benchmark"].map(data)
+    values = blocks.reset_index(drop=True)
+    grouped = [levels[name] for name in levels]
+    means, whole = values.groupby(grouped).mean(), values.notna().groupby(grouped).all()
+    return means.where(whole)
 
 
 def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ()) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import typer
@@ -12,9 +11,9 @@ from cml_bench.errors import CmlBenchError
 
 
 def make_console() -> Console:
-    """Return a console; one that writes to a file or a pipe is 200 columns wide unless ``COLUMNS`` says otherwise."""
+    """Return a console; one that writes to a file or a pipe does not wrap tables at 80 columns."""
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=200)
+    return console if console.is_terminal else Console(width=200)
 
 
 def put_out(text: str, output: Path | None) -> None:

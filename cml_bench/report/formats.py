@@ -122,12 +122,12 @@ def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
         style = style.apply(_latex_styles, axis=None, marks=made.marks)
         align = "".join("l" if column in made.names else "r" for column in made.cells.columns)
         body = style.to_latex(hrules=True, column_format=align)
-        notes = "".join(f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in made.notes)
+        notes = "".join(map(_latex_note, made.notes))
         parts.append(
             f"% {_one_line(made.heading)} (needs the packages booktabs and graphicx)\n"
             f"\\noindent\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{body}}}\n{notes}"
         )
-    parts += [f"\\par{{\\footnotesize {_latex(note)}}}\n" for note in table.notes]
+    parts += map(_latex_note, table.notes)
     parts += [f"% unreadable: {_one_line(line)}\n" for line in table.unreadable]
     return "\n".join(parts)
 
@@ -147,6 +147,9 @@ def _too_wide(made: Grid, width: int) -> list[str]:
 def _sheets(part: BenchmarkTable, remarks: Iterable[str]) -> list[pd.DataFrame]:
     settings = {name: getattr(part, name) for name in ("benchmark", "version", "benchmark_options", "data")}
     sheet = part.rows.rename(columns={"benchmark": "benchmark_title"})
+    if any(column.key != column.metric for column in part.columns):
+        # Such a table is about one metric, and its columns do not say which.
+        settings["metric"] = part.metrics[0]
     for place, (name, value) in enumerate(settings.items()):
         sheet.insert(place, name, value)
     if part.differences is not None:
@@ -164,6 +167,10 @@ def _latex(text: object) -> str:
     """Return text that LaTeX shows as it is; a minus sign is one, hyphens stay hyphens."""
     plain = str(text).translate(_LATEX_LETTERS).replace("--", "-{}-")
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", plain)
+
+
+def _latex_note(note: str) -> str:
+    return f"{{\\par\\smallskip\\footnotesize {_latex(note)}\\par}}\n"
 
 
 def _latex_styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.str_]:

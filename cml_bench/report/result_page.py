@@ -85,7 +85,7 @@ def find_result(given: str, results: Path) -> Path:
     elif len(given) >= 4 and given.isalnum():
         found = [file for file in result_files(results) if file.stem.rpartition("__")[2].startswith(given)]
     else:
-        raise CmlBenchError(f"{given} does not exist: give a result file (.json) or the first digits of a key")
+        raise CmlBenchError(f"{given} does not exist: give a result file (.json) or at least four digits of a key")
     if not found:
         raise CmlBenchError(f"no result in {results} has a key that begins with {given!r}: see cml-bench results list")
     if len(found) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.report import remarks
 from cml_bench.report.averages import average, row_notes
 from cml_bench.report.baseline import with_baseline
-from cml_bench.report.blocks import comparable, find_competitors, make_blocks
+from cml_bench.report.blocks import comparable, find_competitors, make_blocks, one_a_data_set
 from cml_bench.report.job_metrics import full_name, with_metrics
 from cml_bench.report.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.quantities import COSTS, heading, quantity
@@ -235,7 +235,10 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         blocks=make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
         competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
     )
-    found = _verdict(table, bounds) if ranked and len({*table.blocks} - bounds) > 1 else None
+    data = dict(
+        zip(keys.loc[finished.index, "benchmark"], finished["benchmark"] + finished["data"].fillna(""), strict=True)
+    )
+    found = _verdict(table, bounds, data) if ranked and len({*table.blocks} - bounds) > 1 else None
     notes = (
         str(found or ""),
         few_seeds(table.blocks),
@@ -268,10 +271,10 @@ def _heading(jobs: pd.DataFrame, row: str, across: str, metrics: tuple[str, ...]
     return ": ".join(filter(None, (what, benchmark_heading(jobs))))
 
 
-def _verdict(table: BenchmarkTable, bounds: set[str]) -> Verdict:
-    """Judge by ranks over several benchmarks, whose figures have no common scale, else by paired differences."""
+def _verdict(table: BenchmarkTable, bounds: set[str], data: Mapping[str, str]) -> Verdict:
+    """Judge by ranks over several data sets, whose figures have no common scale, else by paired differences."""
     known = quantity(table.metrics[0])
-    rivals = table.blocks.drop(columns=list(bounds), errors="ignore")
+    rivals = one_a_data_set(table.blocks.drop(columns=list(bounds), errors="ignore"), data)
     levels = rivals.index.to_frame()
     several = "benchmark" in levels and levels["benchmark"].nunique() > 1
     judge = rank_verdict if several else verdict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
@@ -12,9 +14,15 @@ from cml_bench.training.config import TrainingConfig
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser over all trainable parameters that the model has so far; growth adds the rest."""
     made = _by_name(config, [p for p in model.parameters() if p.requires_grad])
-    if is_divided():
-        made.register_step_pre_hook(agree)
+    hang_hooks(made)
     return made
+
+
+def hang_hooks(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimiser the hooks that its process needs, and no others."""
+    optimizer._optimizer_step_pre_hooks = OrderedDict()
+    if is_divided():
+        optimizer.register_step_pre_hook(agree)
 
 
 def _by_name(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

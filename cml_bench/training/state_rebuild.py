@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
+from cml_bench.training.optimizer import hang_hooks
 from cml_bench.training.state_memory import MemoryReader
 from cml_bench.training.state_nodes import CONTAINERS, LEFT_OUT, NAMED, Walk, class_name
 
@@ -116,7 +117,11 @@ class Rebuild:
             return deque(maxlen=node["maxlen"])
         if kind in CONTAINERS or kind == "object":
             base: Any = CONTAINERS.get(kind, object)
-            return base.__new__(self._class(node, base))
+            made = base.__new__(self._class(node, base))
+            if isinstance(made, torch.optim.Optimizer):
+                # Hooks are no state, and this one takes the place of another that the fresh learner had.
+                hang_hooks(made)
+            return made
         raise CmlBenchError(f"a stored object is of the kind {kind!r}, which is not known")
 
     def _there(self, node: Mapping[str, Any]) -> Any:

@@ -335,3 +335,14 @@ def test_methods_that_share_no_job_are_not_ranked(frame_of: Any, grid_of: Any) -
         "No verdict on last mAP: ranks take 2 jobs of the same benchmark, class order and seed, and these 3 methods "
         "share 0 jobs."
     )
+
+
+def test_the_same_images_under_two_settings_are_one_block(frame_of: Any, grid_of: Any) -> None:
+    """Three seeds under two regimes are three pairs, of means; another data set is further evidence."""
+    er, lwf = grid_of(3, 1, er=0.5), grid_of(3, 1, lwf=0.4)
+    one_way = [{**each, "benchmark_options": '{"regime": "full"}'} for each in (*er, *lwf)]
+    other = [{**each, "benchmark_options": '{"regime": "single_positive"}'} for each in (*er, *lwf)]
+    note = one(frame_of(*one_way, *other), "last_map", columns="benchmark").notes[0]
+    assert note.startswith("Best last mAP: er, 10.0 above lwf over 3 pairs: cannot be told apart.")
+    note = one(frame_of(*one_way, *grid_of(3, 1, "voc", er=0.5, lwf=0.4)), "last_map", columns="benchmark").notes[0]
+    assert "over 6 pairs" in note

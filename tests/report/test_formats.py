@@ -8,10 +8,14 @@ import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from cml_bench.compare_command import format_of
+from cml_bench.errors import CmlBenchError
 from cml_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
 from cml_bench.report.grid import make_grid, without_parts
 from cml_bench.report.quantities import heading
@@ -156,3 +160,22 @@ def test_the_sheet_says_what_is_said_about_all_tables(frame_of: Any, grid_of: An
     remarks = [row["remarks"] for row in csv.DictReader(io.StringIO(to_csv(table)))]
     assert len(remarks) == 3
     assert all(remark.endswith("No job on Voc, B0-C2: lwf.") for remark in remarks)
+
+
+def test_a_sheet_says_which_metric_its_tables_are_about(frame_of: Any, grid_of: Any) -> None:
+    frame = frame_of(*grid_of(2, 1, er=0.5, lwf=0.4), *grid_of(2, 1, "voc", er=0.8, lwf=0.7))
+    rows = list(csv.DictReader(io.StringIO(to_csv(compare(frame, ["last_map", "forgetting"], columns="benchmark")))))
+    assert [row["metric"] for row in rows] == ["last_map", "last_map", "forgetting", "forgetting"]
+    assert "metric" not in to_csv(compare(frame, ["last_map"])).partition("\n")[0].split(",")
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"), [("a.tex", "latex"), ("a.MD", "markdown"), ("a.csv", "csv"), ("a.html", "html")]
+)
+def test_the_name_of_a_file_says_its_format(name: str, format_: str) -> None:
+    assert format_of(Path(name)).value == format_
+
+
+def test_a_name_that_says_none() -> None:
+    with pytest.raises(CmlBenchError, match=r"--output a.txt names no format: end it in \.md, \.csv"):
+        format_of(Path("a.txt"))
