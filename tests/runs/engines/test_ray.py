@@ -63,6 +63,8 @@ class Cluster:
         log = (self.folder / f"node{len(self.nodes)}.log").open("wb")
         # A lost node is noticed in seconds, not in half a minute.
         watch = {"RAY_health_check_period_ms": "1000", "RAY_health_check_initial_delay_ms": "1000"}
+        # A token that another cluster of this user has left behind is none of this one's.
+        watch["RAY_AUTH_MODE"] = "disabled"
         node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **watch})
         self.nodes.append(node)
         deadline = time.monotonic() + 90
