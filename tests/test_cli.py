@@ -141,9 +141,12 @@ def test_compare_writes_every_format(capsys: Any, tmp_path: Path) -> None:
     assert "baseline" in out
     code, _, err = call(capsys, "compare", str(tmp_path), "--baseline", "niave")
     assert (code, err) == (1, "cml-bench: baseline 'niave' is in no table; did you mean 'naive'?\n")
-    code, _, err = call(capsys, "compare", str(tmp_path), "--output", str(target))
+    code, _, _ = call(capsys, "compare", str(tmp_path), "--output", str(tmp_path / "table.tex"))
+    assert code == 0
+    assert r"\toprule" in (tmp_path / "table.tex").read_text()
+    code, _, err = call(capsys, "compare", str(tmp_path), "--output", str(tmp_path / "table.txt"))
     assert code == 1
-    assert "give --format markdown" in err
+    assert "names no format: end it in .md, .csv, .tex, .html, or give --format" in err
 
 
 def test_sweep_runs_a_suite(capsys: Any, tmp_path: Path) -> None:

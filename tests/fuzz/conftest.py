@@ -342,7 +342,7 @@ def _sound_table() -> Callable[[LabelTable], None]:
     return sound_table
 
 
-@pytest.fixture(params=[300, pytest.param(20_000, marks=pytest.mark.slow)], ids=["some", "many"])
+@pytest.fixture(params=[100, pytest.param(20_000, marks=pytest.mark.slow)], ids=["some", "many"])
 def count(request: pytest.FixtureRequest) -> int:
     """Number of damaged files."""
     return int(request.param)

@@ -46,9 +46,9 @@ class Steps(SupervisedPlugin):
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         plugin = strategy.plugins[0]
-        assert len(strategy.mb_output) == len(plugin.fresh.sample_id), "memory rows pass on their own"
+        assert len(strategy.mb_output) == len(strategy.mbatch.sample_id), "memory rows pass on their own"
         stored = plugin.buffer.buffer.sample_ids.data.tolist()
-        now = dict(zip(plugin.fresh.sample_id.tolist(), strategy.mb_output.detach().clone(), strict=True))
+        now = dict(zip(strategy.mbatch.sample_id.tolist(), strategy.mb_output.detach().clone(), strict=True))
         self.said = {row: self.said[row] if row in self.said else now[row] for row in stored}
         assert set(plugin.logits) == set(stored)
         assert all(torch.equal(plugin.logits[row], logits) for row, logits in self.said.items())
