@@ -204,6 +204,7 @@ def test_nothing_kept_where_attention_is_gone():
     assert found.peak.tolist() == [[4.0], [4.0]]
 
 
+@pytest.mark.slow
 def test_the_commands_end_to_end(folder):
     """Run with --save-models, then explain, each in a process of its own."""
     import os
