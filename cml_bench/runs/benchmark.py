@@ -72,6 +72,8 @@ class Benchmark(ABC):
         validation: Fraction of training images held out.
         evaluate_on: ``test``, or ``valid`` for choosing hyper-parameters without a look at the test set.
         online_chunk: Single pass in chunks of this many images.
+        first_experiences: End the stream after this many experiences: with held-out images, hyper-parameters are chosen
+            on these alone.
         stream_seed: Draws the disjoint assignment, the held-out images and what annotators leave out; the same for
             every seed of a sweep.
     """
@@ -87,6 +89,7 @@ class Benchmark(ABC):
     validation: float = 0.0
     evaluate_on: Literal["test", "valid"] = "test"
     online_chunk: int | None = None
+    first_experiences: int | None = None
     stream_seed: int = 0
 
     meta: ClassVar[BenchmarkMeta]
@@ -135,6 +138,7 @@ class Benchmark(ABC):
             test=self.test,
             validation=self.validation,
             online_chunk=self.online_chunk,
+            first_experiences=self.first_experiences,
             seed=self.stream_seed,
             train_inputs=train_inputs,
             test_inputs=test_inputs,

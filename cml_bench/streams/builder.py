@@ -157,14 +157,16 @@ def label_incremental_benchmark(
     test: TestRule = "seen_images",
     validation: float = 0.0,
     online_chunk: int | None = None,
+    first_experiences: int | None = None,
     seed: int = 0,
     train_inputs: Inputs | None = None,
     test_inputs: Inputs | None = None,
 ) -> MultiLabelScenario:
     """Build a label-incremental benchmark.
 
-    The union of the experiences' labels is always the whole vocabulary, each label arriving exactly once. The labels of
-    experience t have width ``n_seen[t]``: nothing tells how many are still to come.
+    Each label arrives exactly once, and the union of the experiences' labels is the whole vocabulary unless
+    ``first_experiences`` ends the stream early. The labels of experience t have width ``n_seen[t]``: nothing tells how
+    many are still to come.
 
     Args:
         train_source: Training images and true labels.
@@ -185,6 +187,8 @@ def label_incremental_benchmark(
             (showing a label of that experience). Curated test lists say so themselves.
         validation: Fraction of training images held out, by image, as ``valid_stream`` (fully labelled).
         online_chunk: Split training experiences into chunks of this many images (single pass).
+        first_experiences: End the stream after this many experiences, which are those of the whole stream; for choosing
+            hyper-parameters before later labels are known.
         seed: Draws the disjoint assignment, the held-out images, the regimes' answers and the online order.
         train_inputs: What the model reads of training images; by default float images in [0, 1], or the source's
             features.
@@ -217,6 +221,10 @@ def label_incremental_benchmark(
         names = resolve_class_order(class_order, train_source)
         sizes = divide(len(names), base, increment)
     n_seen = tuple(int(n) for n in np.cumsum(sizes))
+    if first_experiences is not None and not 1 <= first_experiences <= len(n_seen):
+        raise CmlBenchError(
+            f"first_experiences={first_experiences} of {len(n_seen)} experiences: give 1 to {len(n_seen)}"
+        )
     position = {name: i for i, name in enumerate(train_source.label_names)}
     columns = np.array([position[name] for name in names], dtype=np.intp)
 
@@ -237,6 +245,10 @@ def label_incremental_benchmark(
 
     asked = [columns] if annotation == "all" else np.split(columns, n_seen[:-1])
     annotated = annotate(regimes, train_source, asked, seed)
+    # Only now: how images are dealt and what is marked of them depends on the whole stream.
+    n_seen = n_seen[:first_experiences]
+    names, columns = names[: n_seen[-1]], columns[: n_seen[-1]]
+    dealt, valid_rows, test_rows = (rows[: len(n_seen)] for rows in (dealt, valid_rows, test_rows))
     train_inputs = train_inputs or _default_inputs(train_source)
     test_inputs = test_inputs or _default_inputs(test_source)
     splits = {

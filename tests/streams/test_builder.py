@@ -162,6 +162,45 @@ def test_held_out_images_are_never_trained_on(
     assert (scenario.valid_stream[-1].dataset.labels.data.numpy() == train[held_out]).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    train=tables(),
+    increment=st.integers(1, 3),
+    first=st.integers(1, 6),
+    assignment=st.sampled_from(ASSIGNMENTS),
+    annotation=st.sampled_from(ANNOTATIONS),
+    regime=st.sampled_from(["full", "missing_positives rate=0.5", "single_positive"]),
+    test=st.sampled_from(TESTS),
+)
+def test_a_stream_that_ends_early_is_the_beginning_of_the_whole_one(
+    tiny_source: Any, train: Any, increment: int, first: int, **protocol: Any
+) -> None:
+    """Whoever chooses hyper-parameters on it sees what the whole stream will show, and nothing of what comes later."""
+    protocol |= {"increment": increment, "class_order": "random:2", "seed": 3, "validation": 0.3}
+    try:
+        whole = build(tiny_source, train, **protocol)
+    except CmlBenchError:
+        assume(False)
+    assume(first <= len(whole.n_seen))
+    cut = build(tiny_source, train, first_experiences=first, **protocol)
+    assert cut.n_seen == whole.n_seen[:first]
+    assert cut.label_names == whole.label_names[: cut.n_seen[-1]]
+    for name, stream in cut.streams.items():
+        assert len(stream) == first
+        for short, long in zip(stream, whole.streams[name], strict=False):
+            assert short.dataset.sample_ids.data.tolist() == long.dataset.sample_ids.data.tolist()
+            assert short.dataset.labels.names == long.dataset.labels.names
+            assert torch.equal(short.dataset.labels.data, long.dataset.labels.data)
+    if protocol["annotation"] == "all":
+        assert torch.equal(cut.record, whole.record[:, : cut.n_seen[-1]])
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_a_stream_ends_after_one_experience_at_least_and_its_last_at_most(tiny_scenario: Any, first: int) -> None:
+    with pytest.raises(CmlBenchError, match=f"first_experiences={first} of 3 experiences: give 1 to 3"):
+        tiny_scenario(first_experiences=first)
+
+
 def test_the_default_has_no_validation_stream(tiny_scenario: Any) -> None:
     assert set(tiny_scenario().streams) == {"train", "test"}
 
