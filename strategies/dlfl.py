@@ -12,6 +12,9 @@ from pydantic import NonNegativeFloat
 from cml_bench.labels import is_known
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.herding import HerdingMemory
+from cml_bench.memory.label_balanced import LabelBalancedMemory
+from cml_bench.memory.ocdm import OCDMMemory
+from cml_bench.memory.prs import PRSMemory
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.training.context import RunContext
 from cml_bench.training.rehearsal import Rehearsal
@@ -34,7 +37,7 @@ class DLFL(Rehearsal):
     distilled.
 
     Exemplars are herded: on held-out images of coco18 (6 and 18 experiences) and of digits the mean mAP is higher than
-    with a reservoir. In a single pass take ``selection=reservoir``: herding looks at an experience whole.
+    with a reservoir. In a single pass take another ``selection``: herding looks at an experience whole.
 
     Where each image is annotated for its own experience alone, a label's annotated images all show a label of its
     group: its probability is too high on images of other groups, and a teacher hands that on. ``logit_margin`` takes as
@@ -47,14 +50,15 @@ class DLFL(Rehearsal):
             squared length of the old features.
         logit_weight: Weight of the sigmoid distillation of the old labels' logits.
         logit_margin: What is taken off the old model's logits on entries that nobody annotated.
-        selection: Which images are kept: those that ``herding`` picks for each label, or a ``reservoir`` of all.
+        selection: Which images are kept: those that ``herding`` picks for each label, a ``reservoir`` of all, or the
+            memories of ``er_balanced`` (``balanced``), ``prs`` and ``ocdm`` at their defaults.
     """
 
     feature_weight: NonNegativeFloat = 1.0
     logit_weight: NonNegativeFloat = 1.0
     logit_margin: NonNegativeFloat = 0.0
     memory_size: MemorySize = 0
-    selection: Literal["reservoir", "herding"] = "herding"
+    selection: Literal["herding", "reservoir", "balanced", "prs", "ocdm"] = "herding"
 
     meta = StrategyMeta(
         name="dlfl",
@@ -65,10 +69,13 @@ class DLFL(Rehearsal):
     )
 
     def memory(self, run: RunContext) -> ExemplarsBuffer:
-        """Return a reservoir, or a memory filled by herding."""
+        """Return the memory that ``selection`` names."""
         if self.selection == "herding":
             return HerdingMemory(self.memory_size)
-        return ReservoirBuffer(self.memory_size, run.generator("reservoir"))
+        if self.selection == "reservoir":
+            return ReservoirBuffer(self.memory_size, run.generator("reservoir"))
+        kinds = {"balanced": LabelBalancedMemory, "prs": PRSMemory, "ocdm": OCDMMemory}
+        return kinds[self.selection](self.memory_size, run.generator("memory"))
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the distillation plugin and, with a memory, the replay plugin."""

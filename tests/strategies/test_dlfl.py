@@ -82,9 +82,12 @@ def test_a_margin_lowers_what_is_distilled(tiny_scenario: Any, learn: Any) -> No
         assert (t == 0) == (added == 0.0)
 
 
-@pytest.mark.parametrize(("options", "twin"), [({}, "er_herding"), ({"selection": "reservoir"}, "er")])
-def test_exemplars_are_herded_or_drawn(tiny_scenario: Any, learn: Any, options: dict[str, str], twin: str) -> None:
-    strategies = DLFL(memory_size=9, **options), load("strategies", twin)(memory_size=9)
+TWINS = {"herding": "er_herding", "reservoir": "er", "balanced": "er_balanced", "prs": "prs", "ocdm": "ocdm"}
+
+
+@pytest.mark.parametrize(("selection", "twin"), TWINS.items())
+def test_exemplars_are_those_of_replay_alone(tiny_scenario: Any, learn: Any, selection: Any, twin: str) -> None:
+    strategies = DLFL(memory_size=9, selection=selection), load("strategies", twin)(memory_size=9)
     learnt = [learn(strategy, tiny_scenario(), head="dlfl", stop_after=1) for strategy in strategies]
     kept = [next(p for p in strategy.plugins if hasattr(p, "buffer")).buffer.buffer for strategy in learnt]
     assert len(kept[0])
