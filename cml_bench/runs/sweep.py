@@ -131,6 +131,8 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
             shared = {str(key): as_text(value) for key, value in {**settings, **combination}.items()}
             given_here = [f"{key}={value}" for key, value in {**shared, **given}.items()]
             jobs += make_jobs(names, methods, orders, seeds, given_here)
+        # As within a combination: tables fill evenly.
+        jobs.sort(key=lambda job: (seeds.index(job.seed), orders.index(job.class_order)))
     except CmlBenchError as error:
         raise CmlBenchError(f"suite {path}: {error!s:.1000}") from None
     return Suite(str(title), tuple(jobs))

@@ -246,6 +246,20 @@ def test_a_mapping_crosses_methods_and_vary_crosses_tables(tmp_path: Path) -> No
     assert len(narrowed.jobs) == len(set(narrowed.jobs)) == 9 * 2
 
 
+def test_tables_that_vary_crosses_fill_evenly(tmp_path: Path) -> None:
+    """A sweep that is stopped has the same seeds and class orders everywhere, save the last."""
+    text = (
+        "benchmarks: [digits]\nmethods: [naive]\nvary: {regime: [full, single_positive]}\nseeds: 2\nclass_orders: 2\n"
+    )
+    made = read_suite(suite(tmp_path, text)).jobs
+    assert [(job.seed, job.class_order, dict(job.options)["regime"]) for job in made] == [
+        (seed, order, regime)
+        for seed in (0, 1)
+        for order in ("default", "random:1")
+        for regime in ("full", "single_positive")
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
