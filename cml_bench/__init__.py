@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from cml_bench.metrics.predictions import Predictions
     from cml_bench.models.angles import angle_law, head_angles, label_angles
     from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
-    from cml_bench.report.describe import describe
-    from cml_bench.report.explain import Explanation, explain
-    from cml_bench.report.export import export_results
-    from cml_bench.report.rescore import rescore
-    from cml_bench.report.result_page import list_results
-    from cml_bench.report.verify import verify_results
+    from cml_bench.report.explanation.explain import Explanation, explain
+    from cml_bench.report.stored.export import export_results
+    from cml_bench.report.stored.rescore import rescore
+    from cml_bench.report.stored.terminal import list_results
+    from cml_bench.report.stored.verify import verify_results
+    from cml_bench.report.stream.describe import describe
     from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, DataSetBenchmark
     from cml_bench.runs.merge import merge_results
     from cml_bench.runs.results import read_result
@@ -56,12 +56,12 @@ _HOMES = {
     "cml_bench.metrics.predictions": ("Predictions",),
     "cml_bench.models.angles": ("angle_law", "head_angles", "label_angles"),
     "cml_bench.models.heads.head": ("Head", "HeadMeta", "HeadOutput"),
-    "cml_bench.report.describe": ("describe",),
-    "cml_bench.report.explain": ("Explanation", "explain"),
-    "cml_bench.report.export": ("export_results",),
-    "cml_bench.report.rescore": ("rescore",),
-    "cml_bench.report.result_page": ("list_results",),
-    "cml_bench.report.verify": ("verify_results",),
+    "cml_bench.report.stream.describe": ("describe",),
+    "cml_bench.report.explanation.explain": ("Explanation", "explain"),
+    "cml_bench.report.stored.export": ("export_results",),
+    "cml_bench.report.stored.rescore": ("rescore",),
+    "cml_bench.report.stored.terminal": ("list_results",),
+    "cml_bench.report.stored.verify": ("verify_results",),
     "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta", "DataSetBenchmark"),
     "cml_bench.runs.merge": ("merge_results",),
     "cml_bench.runs.results": ("read_result",),

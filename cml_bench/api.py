@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from cml_bench.report.tables import ComparisonTable
+    from cml_bench.report.tables.compare import ComparisonTable
 
 DEFAULT_RESULTS = Path("results/runs")
 
@@ -120,7 +120,7 @@ def compare(
     cost: bool = False,
     published: bool = False,
 ) -> ComparisonTable:
-    """Return the comparison tables of one or more results folders; see ``cml_bench.report.tables.compare``.
+    """Return the comparison tables of one or more results folders; see ``cml_bench.report.tables.compare.compare``.
 
     Args:
         results: Folder or folders; a file in several of them counts once.
@@ -130,14 +130,15 @@ def compare(
         baseline: Row that all others are tested against in the first metric, on the same seeds and class orders.
         sort: Column to sort by; None for the first metric.
         cost: Whether to add training seconds, peak memory, stored images and trainable parameters.
-        published: Whether to set the numbers of the literature beside each table; see ``cml_bench.report.beside``.
+        published: Whether to set the numbers of the literature beside each table; see
+            ``cml_bench.report.tables.beside``.
 
     Raises:
         CmlBenchError: If a folder holds no results, a name is unknown, or published numbers are asked for beside
             anything but rows of methods and columns of metrics.
     """
-    from cml_bench.report.beside import with_published
-    from cml_bench.report.tables import compare as compare_frame
+    from cml_bench.report.tables.beside import with_published
+    from cml_bench.report.tables.compare import compare as compare_frame
 
     if published and (rows, columns) != ("method", "metric"):
         raise CmlBenchError("published rows are methods and their columns metrics: leave rows and columns as they are")
@@ -173,7 +174,7 @@ def write_report(
     Raises:
         CmlBenchError: If a folder holds no results, a name is unknown, or a file cannot be written.
     """
-    from cml_bench.report.html import write_page
+    from cml_bench.report.page.write import write_page
 
     return write_page(_collected(results), Path(output), metrics, figures=figures)
 
@@ -204,8 +205,8 @@ def run_jobs(
     """
     from rich.console import Console
 
-    from cml_bench.report.collect import collect
-    from cml_bench.report.tables import compare as compare_frame
+    from cml_bench.report.stored.collect import collect
+    from cml_bench.report.tables.compare import compare as compare_frame
     from cml_bench.runs.freshness import changed_jobs
     from cml_bench.terminal import SweepProgress
 
@@ -238,7 +239,7 @@ def _collected(results: Path | str | Iterable[Path | str]) -> pd.DataFrame:
     """Return the jobs of one or more results folders; a file in several of them counts once."""
     import pandas as pd
 
-    from cml_bench.report.collect import collect, without_conflicts
+    from cml_bench.report.stored.collect import collect, without_conflicts
 
     folders = [results] if isinstance(results, (str, Path)) else list(results)
     frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)

@@ -50,12 +50,12 @@ def describe(
 ) -> None:
     """Show what a benchmark's stream holds, experience by experience; label files suffice, images need not be there."""
     from cml_bench.options import parse_pairs
-    from cml_bench.report import stream_table
     from cml_bench.report.console import make_console
-    from cml_bench.report.describe import describe as describe_stream
+    from cml_bench.report.stream import table
+    from cml_bench.report.stream.describe import describe as describe_stream
 
     if plot is not None:
-        from cml_bench.report.stream_plot import check_suffix
+        from cml_bench.report.stream.plot import check_suffix
 
         check_suffix(plot)
     words = [*(set_ or []), *([f"root={root}"] if root is not None else [])]
@@ -64,9 +64,9 @@ def describe(
     description = describe_stream(benchmark, **dict(parse_pairs(words)))
     if format_ is StreamFormat.terminal:
         console = make_console()
-        console.print(stream_table.to_terminal(description, console.width))
+        console.print(table.to_terminal(description, console.width))
     else:
-        writer = stream_table.to_csv if format_ is StreamFormat.csv else stream_table.to_markdown
+        writer = table.to_csv if format_ is StreamFormat.csv else table.to_markdown
         typer.echo(writer(description))
     if plot is not None:
         description.plot(plot)
@@ -89,8 +89,8 @@ def explain(
     ] = None,
 ) -> None:
     """Draw where each label looks in an image, after its experience and after later ones."""
-    from cml_bench.report.explain import explain as explain_run
-    from cml_bench.report.stream_plot import check_suffix
+    from cml_bench.report.explanation.explain import explain as explain_run
+    from cml_bench.report.stream.plot import check_suffix
 
     output = output or Path(f"explain_{Path(image).stem}.png")
     check_suffix(output)
@@ -149,9 +149,9 @@ def _show_published(name: str | None) -> None:
     from rich.console import Group
 
     from cml_bench.report.console import make_console
-    from cml_bench.report.formats import show_grids
-    from cml_bench.report.published_grids import grids, overview
-    from cml_bench.report.published_rows import catalogue
+    from cml_bench.report.formats.published import grids, overview
+    from cml_bench.report.formats.tables import show_grids
+    from cml_bench.report.published.rows import catalogue
 
     console = make_console()
     if name is None:

@@ -93,9 +93,9 @@ def compare(
 ) -> None:
     """Compare results: a table a benchmark, with what differs beyond chance said under it."""
     from cml_bench import api
-    from cml_bench.report import formats
     from cml_bench.report.console import make_console, put_out
-    from cml_bench.report.table_page import to_html
+    from cml_bench.report.formats import tables as formats
+    from cml_bench.report.formats.html import to_html
 
     table = api.compare(
         results or [api.DEFAULT_RESULTS],

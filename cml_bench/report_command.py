@@ -27,7 +27,7 @@ def report(
 ) -> None:
     """Write one page with tables and figures that needs no other file and no network."""
     from cml_bench import api
-    from cml_bench.report.html import figures_folder
+    from cml_bench.report.page.write import figures_folder
 
     page = api.write_report(results or [api.DEFAULT_RESULTS], output, metrics=metric, figures=figures)
     typer.echo(f"page: {page}")

@@ -44,7 +44,7 @@ OutputOption = Annotated[Path | None, typer.Option(help="File to write instead o
 def list_(runs: RunsArgument = None) -> None:
     """Show one line a job: status, benchmark, method, class order, seed, last mAP, and when it was done."""
     from cml_bench.report.console import make_console
-    from cml_bench.report.result_page import list_results, list_to_terminal
+    from cml_bench.report.stored.terminal import list_results, list_to_terminal
 
     make_console().print(list_to_terminal(list_results(runs or [DEFAULT_RESULTS])))
 
@@ -56,7 +56,7 @@ def show(
 ) -> None:
     """Show all that one result says: job, method, environment, cost, metrics per experience, AP per label."""
     from cml_bench.report.console import make_console
-    from cml_bench.report.result_page import find_result, page
+    from cml_bench.report.stored.terminal import find_result, page
 
     make_console().print(page(find_result(one, results)))
 
@@ -64,7 +64,7 @@ def show(
 @app.command()
 def verify(runs: RunsArgument = None) -> None:
     """Check that results are what they say: schema, checksum of predictions, metrics, key."""
-    from cml_bench.report.verify import verify_results
+    from cml_bench.report.stored.verify import verify_results
 
     found = verify_results(runs or [DEFAULT_RESULTS])
     for line in _summed_up((*found.unchecked, *found.problems)):
@@ -112,18 +112,18 @@ def rescore(
 
     Values are x 100 in the terminal and in Markdown, fractions in CSV.
     """
-    from cml_bench.report import rescore_formats
     from cml_bench.report.console import make_console, put_out
-    from cml_bench.report.label_groups import parse_cuts
-    from cml_bench.report.rescore import rescore as rescore_results
+    from cml_bench.report.formats import rescored
+    from cml_bench.report.stored.label_groups import parse_cuts
+    from cml_bench.report.stored.rescore import rescore as rescore_results
 
     found = rescore_results(
         runs or [DEFAULT_RESULTS], metric or (), by=by.value, groups=groups, cuts=parse_cuts(cuts) if cuts else None
     )
     if format_ is Format.terminal and output is None:
-        make_console().print(rescore_formats.to_terminal(found))
+        make_console().print(rescored.to_terminal(found))
     else:
-        put_out((rescore_formats.to_csv if format_ is Format.csv else rescore_formats.to_markdown)(found), output)
+        put_out((rescored.to_csv if format_ is Format.csv else rescored.to_markdown)(found), output)
     for line in found.left_out:
         typer.echo(f"left out: {line}", err=True)
     if found.left_out:
@@ -134,8 +134,8 @@ def rescore(
 def export(runs: RunsArgument = None, output: OutputOption = None) -> None:
     """Write every figure as a row of its own (CSV): job, experience, label, metric, value."""
     from cml_bench.report.console import put_out
-    from cml_bench.report.csv_text import csv_text
-    from cml_bench.report.export import export_results
+    from cml_bench.report.formats.csv_text import csv_text
+    from cml_bench.report.stored.export import export_results
 
     put_out(csv_text(export_results(runs or [DEFAULT_RESULTS])), output)
 

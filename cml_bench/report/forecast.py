@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import collect
+from cml_bench.report.stored.collect import collect
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import is_done, result_path
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from cml_bench.report.collect import collect
+from cml_bench.report.stored.collect import collect
 from cml_bench.runs.method import parse_method
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "reference" / "coco18_orders" / "results"

@@ -13,7 +13,7 @@ import pytest
 
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
-from cml_bench.report.collect import JOB_COLUMNS
+from cml_bench.report.stored.collect import JOB_COLUMNS
 from cml_bench.runs.results import write_result
 from cml_bench.runs.schema import SCHEMA_VERSION
 
@@ -129,9 +129,9 @@ def as_failed() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def drawing_section(tmp_path: Path) -> Callable[..., Any]:
     """Make the section of runs that are written for it, ready to draw."""
-    from cml_bench.report.collect import collect
-    from cml_bench.report.section import make_section
-    from cml_bench.report.tables import compare
+    from cml_bench.report.figures.section import make_section
+    from cml_bench.report.stored.collect import collect
+    from cml_bench.report.tables.compare import compare
 
     def make(methods: Sequence[str], **more: Any) -> Any:
         frame = collect(write_runs(tmp_path / "runs", methods, **more))

@@ -15,8 +15,8 @@ from scipy import stats
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.grid import make_grid
-from cml_bench.report.tables import BenchmarkTable, compare
+from cml_bench.report.formats.grid import make_grid
+from cml_bench.report.tables.compare import BenchmarkTable, compare
 
 
 def one(frame: pd.DataFrame, *metrics: str, **options: Any) -> BenchmarkTable:
@@ -310,7 +310,7 @@ def test_the_python_call_takes_several_folders(
 ) -> None:
     frames = {"a": frame_of(*grid_of(1, 1, er=0.5)), "b": frame_of(*grid_of(1, 1, lwf=0.4))}
     frames["all"] = pd.concat([frames["a"], frames["b"]])
-    monkeypatch.setattr("cml_bench.report.collect.collect", lambda folder: frames[folder.name])
+    monkeypatch.setattr("cml_bench.report.stored.collect.collect", lambda folder: frames[folder.name])
     monkeypatch.chdir(tmp_path)
     (table,) = cml_bench.compare(["a", Path("b"), "all"]).benchmarks
     assert table.rows["method"].tolist() == ["er", "lwf"]

@@ -23,8 +23,8 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED, LabelArray
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
 from cml_bench.registry import load
-from cml_bench.report.describe import StreamDescription, count_stream
-from cml_bench.report.stream_table import to_csv, to_markdown, to_terminal
+from cml_bench.report.stream.describe import StreamDescription, count_stream
+from cml_bench.report.stream.table import to_csv, to_markdown, to_terminal
 from cml_bench.runs.benchmark import Benchmark
 from cml_bench.streams.builder import MultiLabelScenario, label_incremental_benchmark
 from cml_bench.streams.dealing import Curated
@@ -227,7 +227,7 @@ def test_the_facts_count_unknown_entries(monkeypatch: pytest.MonkeyPatch, tiny_s
         return tiny_source(truth), tiny_source([[1, 1]], split="test")
 
     half_known = type("HalfKnown", (load("benchmarks", "digits"),), {"sources": sources})
-    monkeypatch.setattr("cml_bench.report.describe.load_benchmark", lambda name: half_known)
+    monkeypatch.setattr("cml_bench.report.stream.describe.load_benchmark", lambda name: half_known)
     facts = cml_bench.describe("half_known").facts
     assert facts["unknown entries"] == "1 of 8 (12%)"
     assert facts["cardinality"] == "1.250 known labels an image"
@@ -304,7 +304,7 @@ def test_published_figures_hold_for_the_published_protocol(
     meta = dataclasses.replace(kind.meta, images=images)
     small = type("Small", (kind,), {"meta": meta, "increment": 5, "__annotations__": {"increment": int}})
     small = dataclasses.dataclass(frozen=True, kw_only=True)(small)
-    monkeypatch.setattr("cml_bench.report.describe.load_benchmark", lambda name: small)
+    monkeypatch.setattr("cml_bench.report.stream.describe.load_benchmark", lambda name: small)
     assert cml_bench.describe("small", n_train=100, n_test=40, **options).facts["published"] == fact
 
 

@@ -19,8 +19,8 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.models.angles import angle_law
 from cml_bench.models.features import read_frozen
 from cml_bench.models.preprocess import EvalTransform
-from cml_bench.report.attention_plot import upsampled
-from cml_bench.report.explain import Explanation, explain
+from cml_bench.report.explanation.explain import Explanation, explain
+from cml_bench.report.explanation.plot import upsampled
 from cml_bench.runs.job import make_jobs
 from cml_bench.runs.results import result_path, snapshot_path
 from cml_bench.runs.run import run_and_store

@@ -18,8 +18,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, f1_score
 
 from cml_bench.metrics.predictions import Predictions
-from cml_bench.report.calibration import THRESHOLDS, calibrate
 from cml_bench.report.figures import cost, experiences, labels, ranks, reliability, retention, thresholds
+from cml_bench.report.figures.calibration import THRESHOLDS, calibrate
 from cml_bench.report.figures.files import FORMATS
 from cml_bench.report.figures.gallery import draw_all
 from cml_bench.report.figures.labelling import spread
@@ -167,7 +167,7 @@ def test_large_predictions_are_thinned_and_the_caption_says_so(
 ) -> None:
     section = drawing_section(METHODS, n_images=200)
     whole = calibrate(section)
-    monkeypatch.setattr("cml_bench.report.calibration.IMAGES", 50)
+    monkeypatch.setattr("cml_bench.report.figures.calibration.IMAGES", 50)
     thinned = calibrate(section)
     assert whole is not None
     assert thinned is not None

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 import cml_bench
 from cml_bench.cli import app
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import collect
-from cml_bench.report.commands import reproducing_command
 from cml_bench.report.figures.files import FORMATS
-from cml_bench.report.history import read_history
-from cml_bench.report.html import figures_folder
-from cml_bench.report.rescore import rescore
-from cml_bench.report.section import make_section
-from cml_bench.report.tables import compare
+from cml_bench.report.figures.section import make_section
+from cml_bench.report.page.reproduce import reproducing_command
+from cml_bench.report.page.write import figures_folder
+from cml_bench.report.stored.collect import collect
+from cml_bench.report.stored.history import read_history
+from cml_bench.report.stored.rescore import rescore
+from cml_bench.report.tables.compare import compare
 from cml_bench.runs.job import parse_class_orders, parse_seeds
 
 METHODS = ("joint", "er memory_size=200", "dlfl", "naive")
@@ -52,7 +52,7 @@ def page(stored_runs: Write, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave pictures out where they do not matter: they take most of the time."""
-    monkeypatch.setattr("cml_bench.report.parts.draw_all", lambda section: ([], []))
+    monkeypatch.setattr("cml_bench.report.page.parts.draw_all", lambda section: ([], []))
 
 
 def test_a_row_is_mean_deviation_and_interval(page: Path) -> None:

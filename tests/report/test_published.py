@@ -13,8 +13,15 @@ import pytest
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.registry import entries
-from cml_bench.report.published import NOT_APPLICABLE, NOT_STATED, NUMBER_COLUMNS, literature, numbers_of, our_name
-from cml_bench.report.published_rows import catalogue
+from cml_bench.report.published.numbers import (
+    NOT_APPLICABLE,
+    NOT_STATED,
+    NUMBER_COLUMNS,
+    literature,
+    numbers_of,
+    our_name,
+)
+from cml_bench.report.published.rows import catalogue
 
 REFERENCE = (
     Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).parents[3] / "shared/data")).parent

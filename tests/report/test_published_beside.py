@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cml_bench.report.beside import beside
-from cml_bench.report.collect import collect
-from cml_bench.report.comparability import metric_differences
-from cml_bench.report.published import NUMBER_COLUMNS, Literature, literature
-from cml_bench.report.published_rows import PublishedPart
-from cml_bench.report.tables import BenchmarkTable, compare
+from cml_bench.report.published.comparability import metric_differences
+from cml_bench.report.published.numbers import NUMBER_COLUMNS, Literature, literature
+from cml_bench.report.published.rows import PublishedPart
+from cml_bench.report.stored.collect import collect
+from cml_bench.report.tables.beside import beside
+from cml_bench.report.tables.compare import BenchmarkTable, compare
 
 METRICS = ("last_map", "last_cf1_macro@0.8", "last_cf1_harmonic@0.5")
 

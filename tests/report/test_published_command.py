@@ -16,7 +16,7 @@ import pytest
 from cml_bench.api import compare
 from cml_bench.cli import main
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.published import literature
+from cml_bench.report.published.numbers import literature
 
 RESULT: dict[str, Any] = {
     "schema_version": 2,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from cml_bench.report.published_grids import grids, overview, sheet
-from cml_bench.report.published_rows import Block, PublishedPart, catalogue, make_block
+from cml_bench.report.formats.published import grids, overview, sheet
+from cml_bench.report.published.rows import Block, PublishedPart, catalogue, make_block
 
 CONDITIONS = {
     "protocol": "B0-C10",

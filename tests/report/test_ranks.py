@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.ranks import rank_methods
+from cml_bench.report.statistics.ranks import rank_methods
 
 
 def blocks(rows: list[list[float]], methods: str = "abcdefghij") -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics import (
+from cml_bench.report.statistics.estimates import (
     differences_from,
     estimate,
     estimates,

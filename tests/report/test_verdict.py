@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cml_bench.report.verdict import few_seeds, format_p, rank_verdict, verdict
+from cml_bench.report.statistics.verdict import few_seeds, format_p, rank_verdict, verdict
 
 
 def blocks(seeds: int, orders: int = 1, /, **methods: list[float]) -> pd.DataFrame:

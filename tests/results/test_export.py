@@ -15,8 +15,8 @@ from rich.console import Console
 
 import cml_bench
 from cml_bench.cli import main
-from cml_bench.report.export import COLUMNS, export_results
-from cml_bench.report.result_page import find_result, list_results, list_to_terminal, page
+from cml_bench.report.stored.export import COLUMNS, export_results
+from cml_bench.report.stored.terminal import find_result, list_results, list_to_terminal, page
 
 
 def rendered(shown: Any) -> str:

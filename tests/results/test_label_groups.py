@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cml_bench.report.label_groups import CUTS, GROUPS, label_groups
+from cml_bench.report.stored.label_groups import CUTS, GROUPS, label_groups
 from cml_bench.runs.results import read_result
 
 TEST_DATA = Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import collect
+from cml_bench.report.stored.collect import collect
 from cml_bench.runs.merge import Merged, merge_results
 
 

@@ -15,8 +15,8 @@ from cml_bench import compare
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.names import MetricName, parse_metric
 from cml_bench.metrics.predictions import TEST_RULES, Predictions
-from cml_bench.report.label_groups import label_groups, parse_cuts
-from cml_bench.report.rescore import rescore, stored_metric
+from cml_bench.report.stored.label_groups import label_groups, parse_cuts
+from cml_bench.report.stored.rescore import rescore, stored_metric
 from cml_bench.runs.results import read_result
 
 GROUPS = {"major": [0, 1], "moderate": [2, 3, 6], "minor": [4, 5]}

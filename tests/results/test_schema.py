@@ -16,10 +16,10 @@ from pydantic import BaseModel
 
 from cml_bench import compare
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.collect import collect
-from cml_bench.report.export import export_results
-from cml_bench.report.result_page import list_results, page
-from cml_bench.report.verify import verify_results
+from cml_bench.report.stored.collect import collect
+from cml_bench.report.stored.export import export_results
+from cml_bench.report.stored.terminal import list_results, page
+from cml_bench.report.stored.verify import verify_results
 from cml_bench.runs import schema
 from cml_bench.runs.results import ResultError, parse_result, read_result
 

@@ -10,8 +10,8 @@ import pytest
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.predictions import TEST_RULES
-from cml_bench.report.rescore import rescore
-from cml_bench.report.verify import verify_results
+from cml_bench.report.stored.rescore import rescore
+from cml_bench.report.stored.verify import verify_results
 from cml_bench.results_commands import _summed_up
 from cml_bench.runs.differences import difference
 from cml_bench.runs.job import Job

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.predictions import Predictions
-from cml_bench.report.explain import head_output
+from cml_bench.report.explanation.explain import head_output
 from cml_bench.runs.job import Job, make_jobs
 from cml_bench.runs.results import is_done, result_path, snapshot_path
 from cml_bench.runs.run import run_and_store

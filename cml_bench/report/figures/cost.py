@@ -12,10 +12,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, INK, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
-from cml_bench.report.section import Section
-from cml_bench.report.statistics import estimates
+from cml_bench.report.statistics.estimates import estimates
 
 COSTS: Final = {
     "training_seconds": ("training time", "seconds of training a job"),

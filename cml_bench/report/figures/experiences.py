@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 
 from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
-from cml_bench.report.section import Section
-from cml_bench.report.statistics import estimates
+from cml_bench.report.statistics.estimates import estimates
 
 
 def draw(section: Section) -> Picture:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.calibration import calibrate
 from cml_bench.report.figures import cost, experiences, labels, ranks, reliability, retention, thresholds
+from cml_bench.report.figures.calibration import calibrate
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import drawing, make_looks
-from cml_bench.report.section import Section
-from cml_bench.report.tables import BenchmarkTable
+from cml_bench.report.tables.compare import BenchmarkTable
 
 
 def draw_all(section: Section) -> tuple[list[Picture], list[str]]:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section, first_order
 from cml_bench.report.figures.style import PAPER, SHOWN, Look, printable
 from cml_bench.report.figures.wording import in_csv, sentences
-from cml_bench.report.section import Section, first_order
 
 _ACROSS: Final = 5
 """Maps in one row."""

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
-from cml_bench.report.csv_text import csv_text
 from cml_bench.report.figures.style import VARIABLES, drawing
+from cml_bench.report.formats.csv_text import csv_text
 
 _SVG: Final = "http://www.w3.org/2000/svg"
 _LINK: Final = "{http://www.w3.org/1999/xlink}href"

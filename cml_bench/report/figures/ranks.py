@@ -7,14 +7,14 @@ from typing import Final
 import pandas as pd
 
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import bounds_of
 from cml_bench.report.figures.style import INK, OTHER, Look, blank
 from cml_bench.report.figures.wording import sentences
-from cml_bench.report.quantities import quantity
-from cml_bench.report.ranks import Ranking, rank_methods
-from cml_bench.report.section import bounds_of
-from cml_bench.report.statistics import SIGNIFICANCE
-from cml_bench.report.tables import BenchmarkTable
-from cml_bench.report.verdict import format_p
+from cml_bench.report.statistics.estimates import SIGNIFICANCE
+from cml_bench.report.statistics.ranks import Ranking, rank_methods
+from cml_bench.report.statistics.verdict import format_p
+from cml_bench.report.tables.compare import BenchmarkTable
+from cml_bench.report.tables.quantities import quantity
 
 _NARROW: Final = 12
 """More methods than this need the width of a page."""

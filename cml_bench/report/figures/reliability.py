@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from cml_bench.report.calibration import BINS, Calibration
+from cml_bench.report.figures.calibration import BINS, Calibration
 from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import only_shown, sentences
-from cml_bench.report.section import Section
 
 _FEWEST: Final = 30
 """Bins with fewer pairs are too uncertain to draw."""

@@ -7,11 +7,11 @@ import pandas as pd
 
 from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
-from cml_bench.report.history import History
-from cml_bench.report.section import Section
-from cml_bench.report.statistics import estimates
+from cml_bench.report.statistics.estimates import estimates
+from cml_bench.report.stored.history import History
 
 
 def draw(section: Section) -> Picture | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cml_bench.report.calibration import Calibration
+from cml_bench.report.figures.calibration import Calibration
 from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
+from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
 from cml_bench.report.figures.wording import only_shown, sentences
-from cml_bench.report.section import Section
 
 _CUSTOMARY = (0.5, 0.8)
 

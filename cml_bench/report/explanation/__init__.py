@@ -1,0 +1,1 @@
+"""Where labels look in an image."""

@@ -1,0 +1,1 @@
+"""Numbers of the literature, and what keeps them from being ranked with ours."""

@@ -1,0 +1,1 @@
+"""Result tables: their rows and columns, and what is said under them."""

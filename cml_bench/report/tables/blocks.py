@@ -1,0 +1,72 @@
+"""Blocks: jobs that differ in one key alone, and who competes within them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import pandas as pd
+
+from cml_bench.report.tables.keys import BLOCK
+
+
+def comparable(keys: pd.DataFrame, row: str) -> tuple[pd.Index[int], tuple[str, ...]]:
+    """Choose the jobs that a fair average of each row is over.
+
+    A row that is a part of methods, or a condition, averages over whole methods. A method that only one row has would
+    speak for that row alone, so only blocks count that at least two rows have. A row that is a method averages seeds
+    and class orders, all of which count. Where no two rows share a block, nothing is left out (and nothing compared).
+
+    Args:
+        keys: What ``job_keys`` returned, for finished jobs.
+        row: One of ``KEYS``.
+
+    Returns:
+        The index of the jobs that count, and the methods that do not.
+    """
+    if row == "method" or keys[row].nunique() < 2:
+        return keys.index, ()
+    shared = keys.groupby(list(BLOCK[row]))[row].transform("nunique") > 1
+    if not shared.any():
+        return keys.index, ()
+    alone = set(keys.loc[~shared, "method"]) - set(keys.loc[shared, "method"])
+    return keys.index[shared], tuple(sorted(alone))
+
+
+def make_blocks(keys: pd.DataFrame, figures: pd.Series[float], key: str) -> pd.DataFrame:
+    """Return figures with one row a block and one column a value of the key; NaN where there is no job or figure."""
+    cells = keys.assign(figure=figures).groupby([*BLOCK[key], key])["figure"].mean()
+    return cells.unstack(key)
+
+
+def one_a_data_set(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFrame:
+    """Return blocks in which the benchmarks of the same images are one, by their mean; NaN where one is missing.
+
+    The same images under other settings are no further evidence: their jobs share photos, seeds and class orders, and
+    would make any difference look real.
+
+    Args:
+        blocks: What ``make_blocks`` returned.
+        data: For each benchmark, as the blocks name it, what its images are known by.
+    """
+    if "benchmark" not in blocks.index.names or len(set(data.values())) == len(data):
+        return blocks
+    levels = blocks.index.to_frame(index=False)
+    levels["benchmark"] = levels["benchmark"].map(data)
+    values = blocks.reset_index(drop=True)
+    grouped = [levels[name] for name in levels]
+    means, whole = values.groupby(grouped).mean(), values.notna().groupby(grouped).all()
+    return means.where(whole)
+
+
+def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the values of the key that have a job in every block, unless there is but one such, or one block.
+
+    Args:
+        keys: What ``job_keys`` returned, for the finished jobs that count.
+        key: One of ``KEYS``.
+        bounds: Values that do not compete; blocks that they alone have count for nothing.
+    """
+    rivals = keys[~keys[key].isin(bounds)]
+    present = rivals.groupby([*BLOCK[key], key]).size().unstack(key).notna()
+    found = tuple(str(label) for label in present if present[label].all())
+    return found if len(found) > 1 and len(present) > 1 else ()

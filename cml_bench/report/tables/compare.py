@@ -1,0 +1,305 @@
+"""Comparison tables: methods (or what they are made of) by metrics (or benchmarks ...), averaged over jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.report.statistics.verdict import Verdict, few_seeds, rank_verdict, verdict
+from cml_bench.report.tables import remarks
+from cml_bench.report.tables.averages import average, row_notes
+from cml_bench.report.tables.baseline import with_baseline
+from cml_bench.report.tables.blocks import comparable, find_competitors, make_blocks, one_a_data_set
+from cml_bench.report.tables.job_metrics import full_name, with_metrics
+from cml_bench.report.tables.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
+from cml_bench.report.tables.quantities import COSTS, heading, quantity
+from cml_bench.report.tables.repeats import CONFIGURATION, finished_once
+
+if TYPE_CHECKING:
+    from cml_bench.report.published.rows import PublishedPart
+
+DEFAULT_METRICS: Final = (
+    "last_map",
+    "avg_map",
+    "last_cf1_macro@0.5",
+    "last_cf1_harmonic@0.5",
+    "last_of1@0.5",
+    "forgetting",
+)
+"""Both definitions of class F1 stand side by side, because papers print either under the same name."""
+
+_SEVERAL: Final = {"benchmark": "", "version": None, "benchmark_options": "", "data": None}
+_SETTINGS: Final = ["benchmark", "benchmark_options"]
+_BOUND: Final = "bound"
+"""Family of methods that see what a learner of the stream may not: they lead no table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures.
+
+    Attributes:
+        key: Prefix of its statistics in ``rows``: a metric, or a value of what the columns are.
+        heading: How it is headed.
+        metric: What its figures are.
+    """
+
+    key: str
+    heading: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """One table: jobs of one benchmark configuration, or of several where rows or columns are benchmarks.
+
+    Attributes:
+        benchmark: Name; empty for several configurations.
+        version: Version, or None if no job got far enough to tell.
+        benchmark_options: Canonical JSON; empty for several configurations.
+        data: Digest of images, labels and weights, or None if no job got far enough to tell.
+        heading: One line that tells the table from others.
+        row: What a row is: ``method``, ``head`` ...
+        metrics: Metrics and costs shown; the first is the one that verdict and differences are about.
+        columns: The columns of figures.
+        rows: One row a value of ``row``. Columns: ``row`` itself; for methods ``method_title``, ``family``, ``head``,
+            ``loss``, ``wrap`` (None for none) and ``replay_labels``; ``n`` (jobs averaged), ``n_expected`` (jobs that
+            any row has), ``failed``, ``duplicates``, ``missing_images`` (most in any job), ``notes``; and for each
+            column of figures, and for ``seconds``, ``<key>_mean``, ``_std`` (sample deviation, NaN for one job),
+            ``_low``, ``_high``, ``_level`` (interval of the mean and what it holds, see ``statistics.estimates``) and
+            ``_n`` (jobs that define it).
+        blocks: Figures of the first metric, one row a block (what pairs have in common), one column a competitor: a
+            value of ``row``, or of the columns where these compete and rows do not.
+        competitors: Those that may be marked best: they have every block, and are no bounds.
+        verdict: Whether the lead is real; None where no two compete.
+        baseline: The competitor that others are compared with; None for none.
+        differences: ``estimates.differences_from`` the baseline; None without one.
+        notes: Lines that belong under the table: the verdict, warnings, what was left out.
+        published: Numbers of the literature on the same data set and protocol, where they were asked for.
+    """
+
+    benchmark: str
+    version: str | None
+    benchmark_options: str
+    data: str | None
+    heading: str
+    row: str
+    metrics: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: pd.DataFrame
+    blocks: pd.DataFrame
+    competitors: tuple[str, ...]
+    verdict: Verdict | None = None
+    baseline: str | None = None
+    differences: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+    published: PublishedPart | None = None
+
+    @property
+    def complete(self) -> pd.Series[bool]:
+        """Whether a row competes for the best: it averages the same jobs as the others, more than one, and no bound.
+
+        One job has no spread to compare with, so among single jobs nothing is called the best.
+        """
+        return self.rows[self.row].isin(self.competitors)
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """All tables of some results folders, and the files that could not be read.
+
+    Attributes:
+        benchmarks: The tables: one a benchmark configuration, or one a metric across configurations.
+        unreadable: ``path: reason`` for each file that is no result.
+        notes: Lines about all tables: how many there are, and methods that some benchmarks lack.
+    """
+
+    benchmarks: tuple[BenchmarkTable, ...]
+    unreadable: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the tables as Markdown."""
+        # Formats stand on this module.
+        from cml_bench.report.formats.tables import to_markdown
+
+        return to_markdown(self)
+
+
+def compare(
+    frame: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    *,
+    rows: str = "method",
+    columns: str = "metric",
+    baseline: str | None = None,
+    sort: str | None = None,
+    cost: bool = False,
+) -> ComparisonTable:
+    """Average jobs, and test what differs between them on the same seeds and class orders.
+
+    A job that was run twice (same configuration, method, class order and seed) counts once, by its newest result.
+    Failed jobs are counted and never averaged. Where rows are a part of methods (``head``), a row averages whole
+    methods, so only jobs count that differ from one of another row in that part alone; the others are named.
+
+    Args:
+        frame: What ``collect`` returned, or some of its rows.
+        metrics: Keys of the metrics summary, or costs; None for the usual ones (where columns are no metrics, for the
+            first of them). A decision metric at a threshold that was not stored
+            (``last_cf1_macro@0.6``; ``cf1_macro@0.6`` for short) is computed from the predictions beside the result.
+        rows: ``method``, or ``strategy``, ``head``, ``loss``, ``benchmark``, ``class_order``.
+        columns: ``metric`` for one table a benchmark configuration; else one of the others, for one table a metric.
+        baseline: Method (or value of what competes) that all others are compared with in the first metric.
+        sort: Column to sort by, best first, or ``rows`` itself for alphabetical order; by default the first metric.
+        cost: Whether to add ``quantities.COSTS``, as far as the results have them.
+
+    Raises:
+        CmlBenchError: If a metric, key, baseline or column is unknown, or predictions that are needed cannot be read.
+    """
+    check_keys(rows, columns)
+    unreadable = frame[frame["status"] == "unreadable"]
+    jobs = _with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True))
+    if not metrics:
+        metrics = DEFAULT_METRICS if columns == "metric" else DEFAULT_METRICS[:1]
+    costs = [name for name in COSTS if cost and name in jobs and jobs[name].notna().any()]
+    names = tuple(dict.fromkeys([*map(full_name, metrics), *costs]))
+    jobs = with_metrics(jobs, names)
+    keys = job_keys(jobs)
+    groups = [jobs]
+    if "benchmark" not in (rows, columns):
+        groups = [group for _, group in jobs.groupby(CONFIGURATION, dropna=False, sort=True)]
+    shown = [names] if columns == "metric" else [(name,) for name in names]
+    tables = [
+        _table(group, keys.loc[group.index], each, rows, columns) for group in groups if len(group) for each in shown
+    ]
+    if baseline is not None:
+        tables = with_baseline(tables, baseline)
+    return ComparisonTable(
+        benchmarks=tuple(_sorted(table, sort) for table in tables),
+        unreadable=tuple(f"{row.path}: {row.error}" for row in unreadable.itertuples()),
+        notes=remarks.benchmarks_remarks(keys, one_table_each=len(groups) > 1),
+    )
+
+
+def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Put jobs that failed before version and weights were known beside those of the same data, if these agree.
+
+    One that failed before its data were known goes with all others of its benchmark, if these agree.
+    """
+    homeless = jobs["sources"].isna()
+    for column, keys, rows in (
+        ("version", _SETTINGS, slice(None)),
+        ("data", [*_SETTINGS, "sources"], slice(None)),
+        ("data", _SETTINGS, homeless),
+    ):
+        told = jobs.groupby(keys)[column]
+        agreed = told.transform("first").where(told.transform("nunique") == 1)
+        jobs.loc[rows, column] = jobs.loc[rows, column].fillna(agreed)
+    return jobs
+
+
+def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row: str, across: str) -> BenchmarkTable:
+    finished = finished_once(jobs)
+    jobs = jobs.assign(repeated=(jobs["status"] == "ok") & ~jobs.index.isin(finished.index))
+    where = keys.loc[finished.index]
+    ranked = next((key for key in (row, across) if key in RANKED), None)
+    fair, alone = comparable(where, ranked or row)
+    unpaired = where.drop(index=fair)
+    if across == "metric":
+        # A row averages whole methods; one that this row alone has would speak for it.
+        where = where.loc[fair]
+        jobs = jobs[~keys.loc[jobs.index, "method"].isin(alone)]
+    columns = _columns(metrics, where, across)
+    shown = {column.key: where.index for column in columns}
+    if across != "metric":
+        shown = {key: where.index[where[across] == key] for key in shown}
+    figures = {column.key: jobs.loc[shown[column.key], column.metric] for column in columns}
+    if across == "metric":
+        figures.setdefault("seconds", jobs.loc[where.index, "seconds"])
+    rows = average(jobs, keys.loc[jobs.index], where.index, row, figures)
+    defined = [column.key for column in columns if across == "metric"]
+    rows["notes"] = [row_notes(each, defined) for each in rows.to_dict("records")]
+    by = ranked or row
+    bounds = set(keys.loc[jobs.index[jobs["family"] == _BOUND], by]) if by in ("method", "strategy") else set()
+    table = BenchmarkTable(
+        **(_SEVERAL if "benchmark" in (row, across) else _configuration(jobs)),
+        heading=_heading(jobs, row, across, metrics),
+        row=row,
+        metrics=metrics,
+        columns=columns,
+        rows=rows,
+        blocks=make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
+        competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
+    )
+    data = dict(
+        zip(keys.loc[finished.index, "benchmark"], finished["benchmark"] + finished["data"].fillna(""), strict=True)
+    )
+    found = _verdict(table, bounds, data) if ranked and len({*table.blocks} - bounds) > 1 else None
+    notes = (
+        str(found or ""),
+        few_seeds(table.blocks),
+        remarks.bounds_remark(bounds),
+        remarks.averaged_remark(where, row, across),
+        *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
+        remarks.unlike_remark(table.blocks, by),
+        remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
+        remarks.dropped_remark(finished),
+        remarks.versions_remark(finished["code_version"]),
+    )
+    return replace(table, verdict=found, notes=tuple(filter(None, notes)))
+
+
+def _columns(metrics: tuple[str, ...], keys: pd.DataFrame, across: str) -> tuple[Column, ...]:
+    if across == "metric":
+        return tuple(Column(name, heading(name), name) for name in metrics)
+    return tuple(Column(label, label, metrics[0]) for label in sorted(keys[across].unique()))
+
+
+def _configuration(jobs: pd.DataFrame) -> dict[str, Any]:
+    first = jobs.iloc[0]
+    return {name: None if pd.isna(first[name]) else str(first[name]) for name in CONFIGURATION}
+
+
+def _heading(jobs: pd.DataFrame, row: str, across: str, metrics: tuple[str, ...]) -> str:
+    what = "" if across == "metric" else f"{heading(metrics[0])} by {row} and {across}".replace("_", " ")
+    if "benchmark" in (row, across):
+        return what or "Benchmarks"
+    return ": ".join(filter(None, (what, benchmark_heading(jobs))))
+
+
+def _verdict(table: BenchmarkTable, bounds: set[str], data: Mapping[str, str]) -> Verdict:
+    """Judge by ranks over several data sets, whose figures have no common scale, else by paired differences."""
+    known = quantity(table.metrics[0])
+    rivals = one_a_data_set(table.blocks.drop(columns=list(bounds), errors="ignore"), data)
+    levels = rivals.index.to_frame()
+    several = "benchmark" in levels and levels["benchmark"].nunique() > 1
+    judge = rank_verdict if several else verdict
+    return judge(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
+
+
+def _sorted(table: BenchmarkTable, sort: str | None) -> BenchmarkTable:
+    """Sort the rows, best first; by default by the first metric (over all columns), or by name if none competes.
+
+    Raises:
+        CmlBenchError: If there is no such column.
+    """
+    names = {table.row, *(name.removesuffix("_mean") for name in map(str, table.rows) if name.endswith("_mean"))}
+    by = None if sort is None else sort if sort in names else full_name(sort)
+    if by is not None and by not in names:
+        raise CmlBenchError(f"sort={sort!r} is no column of the table; {suggest(str(sort), names)}")
+    if by is None and table.row not in RANKED:
+        by = table.row
+    rows = table.rows.sort_values(table.row, kind="stable")
+    if by != table.row:
+        keys = [column.key for column in table.columns if column.metric == table.metrics[0]] if by is None else [by]
+        metric = next((column.metric for column in table.columns if column.key == keys[0]), keys[0])
+        means = rows[[f"{key}_mean" for key in keys]]
+        # Of several columns the easy ones must not lift the rows that have only these.
+        order = means.sub(means.mean()).mean(axis=1)
+        ascending = quantity(metric).lower_is_better
+        rows = rows.loc[order.sort_values(ascending=ascending, kind="stable", na_position="last").index]
+    return replace(table, rows=rows.reset_index(drop=True))

@@ -1,0 +1,129 @@
+"""What is said under a table: whether the lead is real, and what to keep in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import pandas as pd
+
+from cml_bench.report.statistics.estimates import CONFIDENCE, FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
+from cml_bench.report.statistics.verdict import listed
+from cml_bench.report.tables.keys import BLOCK
+
+
+def word(key: str) -> str:
+    """Return what a key is called in a sentence."""
+    return {"class_order": "class order", "loss": "criterion"}.get(key, key)
+
+
+def bounds_remark(bounds: Collection[str]) -> str:
+    """Say which rows lead nothing, for they see what a learner of the stream may not; nothing if there are none."""
+    return f"Bounds, not ranked: {listed(sorted(bounds))}." if bounds else ""
+
+
+def averaged_remark(keys: pd.DataFrame, row: str, across: str) -> str:
+    """Say what else the jobs of a row differ in, for rows that are no methods."""
+    if row == "method":
+        return ""
+    parts = []
+    for key in BLOCK[row]:
+        values = sorted(keys[key].astype(str).unique())
+        if key not in ("seed", across) and len(values) > 1:
+            parts.append(f"{word(key)} ({listed(values)})")
+    each = word(row) if across == "metric" else "figure"
+    return f"Each {each} is averaged over {', '.join(parts)}." if parts else ""
+
+
+def unpaired_remark(unpaired: pd.DataFrame, alone: Collection[str], key: str, *, shown: bool) -> str:
+    """Name the jobs that no two values of a key share: they are not compared, and left out where rows average.
+
+    Args:
+        unpaired: Keys of these jobs.
+        alone: Their methods that only one value of the key has.
+        key: One of ``KEYS``.
+        shown: Whether the table shows their figures all the same.
+    """
+    told = "Not compared" if shown else "Left out"
+    remarks = [f"{told}, for only one {word(key)} has them: {listed(sorted(alone))}."] if alone else []
+    counts = unpaired.loc[~unpaired["method"].isin(alone), "method"].value_counts().sort_index()
+    if len(counts):
+        jobs = listed([f"{method} ({count})" for method, count in counts.items()])
+        remarks.append(f"{told}, for no other {word(key)} has the same seed and class order: jobs of {jobs}.")
+    return " ".join(remarks)
+
+
+def unlike_remark(blocks: pd.DataFrame, key: str) -> str:
+    """Say that no two values of a key other than the method have a pair, so that their means are no comparison.
+
+    Args:
+        blocks: One row a block, one column a value of the key.
+        key: One of ``KEYS``.
+    """
+    if key == "method" or blocks.shape[1] < 2 or (blocks.notna().sum(axis=1) > 1).any():
+        return ""
+    return f"No two of these differ in the {word(key)} alone: their means are over different jobs and compare nothing."
+
+
+def dropped_remark(jobs: pd.DataFrame) -> str:
+    """Say how many labels no mean holds, for want of a positive among the images tested; nothing if there are none."""
+    most = jobs["dropped_labels"].max() if "dropped_labels" in jobs else 0
+    if not most > 0:
+        return ""
+    return f"Labels without a positive among the images tested are left out of means: up to {most:.0f} at the end."
+
+
+def versions_remark(versions: pd.Series[str]) -> str:
+    """Say that jobs were run by several versions of the code, whose figures may differ for that alone."""
+    found = sorted(versions.dropna().unique())
+    return f"Run by several versions of cml_bench: {listed(found)}." if len(found) > 1 else ""
+
+
+def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> str:
+    """Say what the differences from a baseline are, and when no test of them could find anything."""
+    comparisons = int(differences["p"].notna().sum())
+    if not comparisons:
+        return f"No job of another row has the seed and class order of one of {baseline}: nothing to compare."
+    levels = sorted({f"{100 * level:.0f} %" for level in differences["level"].dropna()}, reverse=True)
+    interval = f"{' or '.join(levels)} interval" if levels else "no interval"
+    tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
+    remark = (
+        f"Difference of {what} from {baseline}, paired over the same seeds and class orders, with {interval}; "
+        f"p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
+    )
+    if differences["smallest_p"].min() > SIGNIFICANCE:
+        needed = pairs_needed(comparisons)
+        remark += (
+            f" No p can reach {SIGNIFICANCE:g} with {int(differences['n'].max())} pairs: that takes {needed}, as "
+            f"--seeds {FEWEST_SEEDS} --class-orders {-(-needed // FEWEST_SEEDS)}."
+        )
+    return remark
+
+
+def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str, ...]:
+    """Say that there are several benchmarks, and which methods have no job on one that others have."""
+    labels = sorted(keys["benchmark"].unique())
+    if len(labels) < 2:
+        return ()
+    remarks = []
+    if one_table_each:
+        remarks.append(f"{len(labels)} benchmarks, one table each: --columns benchmark puts them side by side.")
+    methods = set(keys["method"])
+    for label in labels:
+        absent = methods - set(keys.loc[keys["benchmark"] == label, "method"])
+        if absent:
+            remarks.append(f"No job on {label}: {listed(sorted(absent))}.")
+    return tuple(remarks)
+
+
+def interval_remark(rows: pd.DataFrame, keys: Iterable[str]) -> str:
+    """Say what those intervals hold that cannot hold 95 %, by the number of jobs."""
+    held = {
+        int(n): level
+        for key in keys
+        for n, level in zip(rows[f"{key}_n"], rows[f"{key}_level"], strict=True)
+        if level < CONFIDENCE
+    }
+    if not held:
+        return ""
+    told = ", ".join(f"{100 * held[n]:.0f} % with {n} jobs" for n in sorted(held))
+    return f"Intervals hold 95 % from {pairs_needed()} jobs on; below they are the range of the jobs: {told}."
