@@ -16,7 +16,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.registry import entries
 from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta
 from cml_bench.testing import BENCHMARK_CHECKS, CheckOutcome, check, check_benchmark
-from cml_bench.testing_data import ToySource
+from cml_bench.testing.toy import ToySource
 from cml_bench.training.config import TrainingConfig
 
 BENCHMARKS = (*entries("benchmarks"), "digits n_train=60 n_test=60")

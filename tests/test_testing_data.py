@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cml_bench.streams.builder import MultiLabelScenario
-from cml_bench.testing_data import Toy, ToySource, annotated_so_far, toy_scenario, turn_over_unknown
-from cml_bench.testing_trial import Case, try_out
+from cml_bench.testing.toy import Toy, ToySource, annotated_so_far, toy_scenario, turn_over_unknown
+from cml_bench.testing.trial import Case, try_out
 
 
 def test_the_toy_stream_begins_the_same_when_it_ends_earlier() -> None:

@@ -19,7 +19,7 @@ from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.testing import CHECKS, check_strategy
-from cml_bench.testing_data import N_LABELS
+from cml_bench.testing.toy import N_LABELS
 from cml_bench.training.replay import ReplayPlugin
 
 META = StrategyMeta(name="broken", title="Broken", family="test")

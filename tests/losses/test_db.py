@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.db import DB
-from cml_bench.testing_criteria import check_criterion
+from cml_bench.testing.criteria import check_criterion
 
 
 def batch(seed: int, states: tuple[int, ...] = (1, 0, -1, -2)) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from cml_bench.losses.specification import as_criterion
 from cml_bench.models.heads.hp_dval import HPDVALHead
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.testing_criteria import check_criterion
+from cml_bench.testing.criteria import check_criterion
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from cml_bench.memory.pixels import PixelStore
 from cml_bench.registry import load
 from cml_bench.runs import learn, setup
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
-from cml_bench.testing_data import Toy, ToySource
-from cml_bench.testing_trial import Case, Trial, try_out
+from cml_bench.testing.toy import Toy, ToySource
+from cml_bench.testing.trial import Case, Trial, try_out
 from cml_bench.training.relabel import make_reader
 
 REPLAYING = (

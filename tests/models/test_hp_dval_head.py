@@ -11,7 +11,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.hp_dval import HPDVALHead
 from cml_bench.models.text_vectors import text_vectors
 from cml_bench.models.word_vectors import project_queries
-from cml_bench.testing_heads import check_head
+from cml_bench.testing.heads import check_head
 
 NAMES = ("cat", "traffic_light", "bus")
 D, B, N = 12, 4, 9

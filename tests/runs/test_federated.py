@@ -29,7 +29,7 @@ from cml_bench.runs.run import run_job
 from cml_bench.runs.setup import plan_method
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.orders import divide, protocol_name
-from cml_bench.testing_data import Toy
+from cml_bench.testing.toy import Toy
 from cml_bench.training.context import RunContext
 
 LR = 0.5

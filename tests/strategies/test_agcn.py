@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cml_bench.registry import load
-from cml_bench.testing_data import toy_scenario
-from cml_bench.testing_trial import Case, try_out
+from cml_bench.testing.toy import toy_scenario
+from cml_bench.testing.trial import Case, try_out
 
 AGCN, Naive, LwF = (load("strategies", name) for name in ("agcn", "naive", "lwf"))
 PairCounts = load("strategies", "cml_bench.strategies.agcn:PairCounts")

@@ -93,7 +93,7 @@ def test_entropy_holds_confidence_back(tiny_scenario: Any, learn: Any) -> None:
 
 def test_grown_parameters_are_trained() -> None:
     """In the released code they never reach the optimiser."""
-    from cml_bench.testing_trial import Case, try_out
+    from cml_bench.testing.trial import Case, try_out
 
     learner = try_out(Case("csc head.width=8").plan).learner
     optimised = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}

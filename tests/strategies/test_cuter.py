@@ -20,8 +20,8 @@ from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
 from cml_bench.streams.dataset import Batch, LabelMatrix, MultiLabelDataset
-from cml_bench.testing_data import Toy, ToySource
-from cml_bench.testing_trial import Case, Trial, try_out
+from cml_bench.testing.toy import Toy, ToySource
+from cml_bench.testing.trial import Case, Trial, try_out
 
 CUTER, Naive = load("strategies", "cuter"), load("strategies", "naive")
 Scissors, CropReplay, nuclear_norm, in_pixels = (

@@ -15,8 +15,8 @@ from cml_bench.memory.herding import HerdingMemory
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.heads.krt import KRTHead
 from cml_bench.registry import load
-from cml_bench.testing_data import Toy, ToySource
-from cml_bench.testing_trial import Case, Trial, try_out
+from cml_bench.testing.toy import Toy, ToySource
+from cml_bench.testing.trial import Case, Trial, try_out
 
 KRT, Naive = load("strategies", "krt"), load("strategies", "naive")
 token_distance = load("strategies", "cml_bench.strategies.krt:token_distance")

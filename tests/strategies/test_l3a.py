@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cml_bench.labels import is_known
 from cml_bench.registry import load
-from cml_bench.testing_trial import Case, try_out
+from cml_bench.testing.trial import Case, try_out
 
 L3A = load("strategies", "l3a")
 RidgeSums = load("strategies", "cml_bench.strategies.l3a:RidgeSums")
@@ -115,7 +115,7 @@ def test_the_backbone_learns_from_the_first_experience_alone() -> None:
     frozen = try_out(Case("l3a train_backbone=false").plan).learner.model.backbone
     learnt = try_out(Case("l3a").plan).learner.model.backbone
     assert not torch.equal(frozen.weight, learnt.weight)
-    from cml_bench.testing_data import toy_scenario
+    from cml_bench.testing.toy import toy_scenario
 
     after_one = try_out(Case("l3a").plan, scenario=toy_scenario(2)).learner.model.backbone
     assert torch.equal(after_one.weight, learnt.weight)

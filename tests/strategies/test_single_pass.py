@@ -12,8 +12,8 @@ from avalanche.core import SupervisedPlugin
 
 from cml_bench.registry import entries
 from cml_bench.runs import learn, setup
-from cml_bench.testing_data import Toy, ToySource
-from cml_bench.testing_trial import Case, Trial, try_out
+from cml_bench.testing.toy import Toy, ToySource
+from cml_bench.testing.trial import Case, Trial, try_out
 
 OTHERWISE = {
     "joint": "the whole stream before its first evaluation",

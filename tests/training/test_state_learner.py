@@ -10,8 +10,8 @@ import torch
 from cml_bench.registry import entries, load
 from cml_bench.runs.learn import Course
 from cml_bench.testing import check_strategy
-from cml_bench.testing_data import toy_backbone, toy_scenario
-from cml_bench.testing_trial import Case, interrupted, try_out
+from cml_bench.testing.toy import toy_backbone, toy_scenario
+from cml_bench.testing.trial import Case, interrupted, try_out
 from cml_bench.training.context import RunContext
 
 

@@ -21,10 +21,10 @@ from cml_bench.runs.isolation import isolated
 from cml_bench.runs.method import Method
 from cml_bench.runs.setup import plan_method
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
-from cml_bench.testing_case import PartCase
-from cml_bench.testing_data import WIDTH, Toy
-from cml_bench.testing_outcome import require
-from cml_bench.testing_trial import Trial, try_out
+from cml_bench.testing.case import PartCase
+from cml_bench.testing.outcome import require
+from cml_bench.testing.toy import WIDTH, Toy
+from cml_bench.testing.trial import Trial, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 N_LABELS = 5

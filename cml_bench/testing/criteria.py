@@ -12,9 +12,9 @@ from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.options import arguments
 from cml_bench.runs.isolation import isolated
-from cml_bench.testing_entries import ENTRY_CHECKS
-from cml_bench.testing_keeping import KEEPING_CHECKS
-from cml_bench.testing_outcome import (
+from cml_bench.testing.entries import ENTRY_CHECKS
+from cml_bench.testing.keeping import KEEPING_CHECKS
+from cml_bench.testing.outcome import (
     CheckOutcome,
     NotApplicableError,
     declared,
@@ -25,8 +25,8 @@ from cml_bench.testing_outcome import (
     require_literals,
     run_checks,
 )
-from cml_bench.testing_trial import require_learnt
-from cml_bench.testing_verdict import (
+from cml_bench.testing.trial import require_learnt
+from cml_bench.testing.verdict import (
     ENDS,
     N_LABELS,
     CriterionCase,

@@ -1,4 +1,4 @@
-"""The public conformance kit: does a strategy, or a plug-in of another kind, keep the rules of the suite?"""
+"""The public conformance kit for strategies: does one learn, repeat, and look at nothing it may not see?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
 from cml_bench.runs.method import parse_method
-from cml_bench.testing_benchmarks import BENCHMARK_CHECKS, check_benchmark
-from cml_bench.testing_criteria import CRITERION_CHECKS, check_criterion
-from cml_bench.testing_data import toy_scenario, turn_over_unknown
-from cml_bench.testing_heads import HEAD_CHECKS, check_head
-from cml_bench.testing_outcome import (
+from cml_bench.testing.outcome import (
     BrokenRuleError,
     CheckOutcome,
     NotApplicableError,
@@ -23,21 +19,9 @@ from cml_bench.testing_outcome import (
     require_exemptions,
     run_checks,
 )
-from cml_bench.testing_trial import MEMORY_SIZE, Case, Trial, interrupted, require_learnt, try_out
+from cml_bench.testing.toy import toy_scenario, turn_over_unknown
+from cml_bench.testing.trial import MEMORY_SIZE, Case, Trial, interrupted, require_learnt, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
-
-__all__ = [
-    "BENCHMARK_CHECKS",
-    "CHECKS",
-    "CRITERION_CHECKS",
-    "HEAD_CHECKS",
-    "CheckOutcome",
-    "check",
-    "check_benchmark",
-    "check_criterion",
-    "check_head",
-    "check_strategy",
-]
 
 
 def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = True) -> list[CheckOutcome]:
@@ -212,22 +196,3 @@ CHECKS = named(
     *(_no_positives_in_batch, _both_heads, _resumes_exactly, _cost_reported),
 )
 """Name of each check of a strategy to the function that makes it; the docstring says what it demands."""
-
-
-def check(subject: str, *, raise_on_failure: bool = True) -> list[CheckOutcome]:
-    """Check a plug-in of any kind that the kit knows.
-
-    Args:
-        subject: ``head:NAME``, ``criterion:NAME`` or ``benchmark:NAME``; anything else is a strategy, which
-            ``strategy:NAME`` says, too. Options follow, as in ``"head:dlfl width=16"``; a path or an import name goes
-            in the name's place, as in ``"head:./my_head.py:MyHead"``.
-        raise_on_failure: Raise if a check fails, instead of only returning what was found.
-
-    Raises:
-        CmlBenchError: If nothing bears the name, an option is wrong, or a check fails.
-    """
-    kind, _, rest = subject.partition(":")
-    makers = {"benchmark": check_benchmark, "criterion": check_criterion, "head": check_head}
-    if kind in makers:
-        return makers[kind](rest, raise_on_failure=raise_on_failure)
-    return check_strategy(rest if kind == "strategy" else subject, raise_on_failure=raise_on_failure)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from cml_bench.options import arguments, as_text, convert, fold, parse_pairs, split_words
 from cml_bench.runs.method import Method, parse_method
-from cml_bench.testing_outcome import require
+from cml_bench.testing.outcome import require
 
 
 class PlugInCase(ABC):

@@ -32,9 +32,9 @@ from cml_bench.runs.method import Method, parse_method
 from cml_bench.runs.setup import Plan, build_model, plan_method
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
-from cml_bench.testing_case import written_in
-from cml_bench.testing_data import Toy, annotated_so_far, toy_backbone, toy_scenario
-from cml_bench.testing_outcome import NotApplicableError, require
+from cml_bench.testing.case import written_in
+from cml_bench.testing.outcome import NotApplicableError, require
+from cml_bench.testing.toy import Toy, annotated_so_far, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.strategy import Strategy, StrategyMeta

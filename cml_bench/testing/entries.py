@@ -7,8 +7,8 @@ from torch import Tensor
 
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED, is_known
 from cml_bench.models.heads.head import HeadOutput
-from cml_bench.testing_outcome import named, require
-from cml_bench.testing_verdict import (
+from cml_bench.testing.outcome import named, require
+from cml_bench.testing.verdict import (
     ENDS,
     N_LABELS,
     CriterionCase,

@@ -7,8 +7,8 @@ from torch.nn.functional import pad
 
 from cml_bench.labels import PRESENT
 from cml_bench.runs.isolation import isolated
-from cml_bench.testing_outcome import NotApplicableError, named, require
-from cml_bench.testing_verdict import (
+from cml_bench.testing.outcome import NotApplicableError, named, require
+from cml_bench.testing.verdict import (
     ENDS,
     EPOCHS,
     N_LABELS,

@@ -17,8 +17,8 @@ from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, load_benchmark
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.setup import plan_method
 from cml_bench.streams.builder import MultiLabelScenario
-from cml_bench.testing_case import PlugInCase
-from cml_bench.testing_outcome import (
+from cml_bench.testing.case import PlugInCase
+from cml_bench.testing.outcome import (
     CheckOutcome,
     NotApplicableError,
     declared,

@@ -17,9 +17,8 @@ from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.options import arguments
 from cml_bench.registry import load_class
 from cml_bench.runs.isolation import isolated
-from cml_bench.testing_case import PartCase
-from cml_bench.testing_data import ToySource
-from cml_bench.testing_outcome import (
+from cml_bench.testing.case import PartCase
+from cml_bench.testing.outcome import (
     CheckOutcome,
     NotApplicableError,
     declared,
@@ -30,6 +29,7 @@ from cml_bench.testing_outcome import (
     require_literals,
     run_checks,
 )
+from cml_bench.testing.toy import ToySource
 
 WIDTH = 24
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox")
