@@ -205,10 +205,10 @@ def run_jobs(
     """
     from rich.console import Console
 
+    from cml_bench.progress import SweepProgress
     from cml_bench.report.stored.collect import collect
     from cml_bench.report.tables.compare import compare as compare_frame
     from cml_bench.runs.freshness import changed_jobs
-    from cml_bench.terminal import SweepProgress
 
     console = console or Console(quiet=True)
     missing = missing_jobs(jobs, results, retry_failed)

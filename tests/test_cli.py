@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cml_bench import cli, run_commands
+from cml_bench import cli
+from cml_bench.commands import run
 from cml_bench.registry import KINDS, entries
 
 SMALL = ["--set", "n_train=40", "--set", "n_test=40", "--set", "epochs=1", "--set", "increment=5"]
@@ -173,7 +174,7 @@ def test_wrong_usage_exits_with_2(capsys: Any, arguments: list[str]) -> None:
 
 def test_root_and_annotations_are_short_for_set(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(run_commands, "_execute", lambda jobs, *rest: seen.extend(jobs))
+    monkeypatch.setattr(run, "_execute", lambda jobs, *rest: seen.extend(jobs))
     with pytest.raises(SystemExit):
         cli.main(["run", "split_coco", "--root", "/data", "--annotations", "/notes", "--method", "naive", *ONE])
     assert dict(seen[0].options) == {"root": "/data", "annotations": "/notes"}

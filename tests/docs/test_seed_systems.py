@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cml_bench import run_commands
 from cml_bench.cli import main
+from cml_bench.commands import run as run_commands
 from cml_bench.registry import find
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job

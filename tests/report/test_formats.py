@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cml_bench.compare_command import format_of
+from cml_bench.commands.compare import format_of
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.formats.grid import make_grid, without_parts
 from cml_bench.report.formats.html import to_html

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cml_bench.commands.results import _summed_up
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.predictions import TEST_RULES
 from cml_bench.report.stored.rescore import rescore
 from cml_bench.report.stored.verify import verify_results
-from cml_bench.results_commands import _summed_up
 from cml_bench.runs.differences import difference
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import read_result

@@ -93,7 +93,7 @@ def compare(
 ) -> None:
     """Compare results: a table a benchmark, with what differs beyond chance said under it."""
     from cml_bench import api
-    from cml_bench.report.console import make_console, put_out
+    from cml_bench.commands.console import make_console, put_out
     from cml_bench.report.formats import tables as formats
     from cml_bench.report.formats.html import to_html
 

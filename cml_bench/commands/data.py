@@ -40,7 +40,7 @@ SplitOption = Annotated[
 @app.command(name="list")
 def list_() -> None:
     """List all data sets, without importing them."""
-    from cml_bench.report.console import make_console
+    from cml_bench.commands.console import make_console
     from cml_bench.report.listing import data_set_table
 
     make_console().print(data_set_table())
@@ -90,8 +90,8 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="File for the list of all missing and broken images.")] = None,
 ) -> None:
     """Check a data set on disk: checksums, counts, and every image opened and decoded once."""
+    from cml_bench.commands.console import make_console
     from cml_bench.data.verify import image_paths, verify_images, verify_labels
-    from cml_bench.report.console import make_console
 
     data = _data_set(name, root, set_)
     reports = verify_labels(data, _splits(data, split))
@@ -161,9 +161,9 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="File for the list of all unanswered images.")] = None,
 ) -> None:
     """Tell how the answers of commercial services (hapi) changed between dates, and how right they are."""
+    from cml_bench.commands.console import make_console
     from cml_bench.data.sets.hapi import HAPI
     from cml_bench.report import drift as report
-    from cml_bench.report.console import make_console
 
     data = _data_set(name, root, None)
     if not isinstance(data, HAPI):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from cml_bench.progress import SweepProgress
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
-from cml_bench.terminal import SweepProgress
 
 JOBS = [Job("digits", "naive"), Job("digits", "er", seed=1)]
 

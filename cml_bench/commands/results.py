@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.commands.run import DEFAULT_RESULTS
 from cml_bench.errors import CmlBenchError
-from cml_bench.run_commands import DEFAULT_RESULTS
 
 app = typer.Typer(
     name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True
@@ -43,7 +43,7 @@ OutputOption = Annotated[Path | None, typer.Option(help="File to write instead o
 @app.command(name="list")
 def list_(runs: RunsArgument = None) -> None:
     """Show one line a job: status, benchmark, method, class order, seed, last mAP, and when it was done."""
-    from cml_bench.report.console import make_console
+    from cml_bench.commands.console import make_console
     from cml_bench.report.stored.terminal import list_results, list_to_terminal
 
     make_console().print(list_to_terminal(list_results(runs or [DEFAULT_RESULTS])))
@@ -55,7 +55,7 @@ def show(
     results: Annotated[Path, typer.Option("--results", help="Folder where keys are looked for.")] = DEFAULT_RESULTS,
 ) -> None:
     """Show all that one result says: job, method, environment, cost, metrics per experience, AP per label."""
-    from cml_bench.report.console import make_console
+    from cml_bench.commands.console import make_console
     from cml_bench.report.stored.terminal import find_result, page
 
     make_console().print(page(find_result(one, results)))
@@ -112,7 +112,7 @@ def rescore(
 
     Values are x 100 in the terminal and in Markdown, fractions in CSV.
     """
-    from cml_bench.report.console import make_console, put_out
+    from cml_bench.commands.console import make_console, put_out
     from cml_bench.report.formats import rescored
     from cml_bench.report.stored.label_groups import parse_cuts
     from cml_bench.report.stored.rescore import rescore as rescore_results
@@ -133,7 +133,7 @@ def rescore(
 @app.command()
 def export(runs: RunsArgument = None, output: OutputOption = None) -> None:
     """Write every figure as a row of its own (CSV): job, experience, label, metric, value."""
-    from cml_bench.report.console import put_out
+    from cml_bench.commands.console import put_out
     from cml_bench.report.formats.csv_text import csv_text
     from cml_bench.report.stored.export import export_results
 

@@ -1,0 +1,41 @@
+"""The command line's ``explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="Result (.json) of a job run with --save-models, or a results folder.")],
+    image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],
+    labels: Annotated[
+        str | None, typer.Option(help="Labels, as cat,dog; by default those that the image shows.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Experiences, as 1,3,6, or all; by default when the labels came, and the last.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Picture to draw: a .png, .pdf or .svg file.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Where data or weights lie now: root=..., checkpoint=...; repeat it."),
+    ] = None,
+) -> None:
+    """Draw where each label looks in an image, after its experience and after later ones."""
+    from cml_bench.report.explanation.explain import explain as explain_run
+    from cml_bench.report.stream.plot import check_suffix
+
+    output = output or Path(f"explain_{Path(image).stem}.png")
+    check_suffix(output)
+    explanation = explain_run(
+        run,
+        image,
+        labels=labels.split(",") if labels else None,
+        after=None if after is None else after if after == "all" else after.split(","),
+        options=set_,
+    )
+    explanation.draw(output)
+    typer.echo(explanation.table().to_string(index=False))
+    typer.echo(f"picture: {output}")
