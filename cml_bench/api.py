@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from cml_bench.report.tables.compare import ComparisonTable
+    from cml_bench.report.tables.table import ComparisonTable
 
 DEFAULT_RESULTS = Path("results/runs")
 

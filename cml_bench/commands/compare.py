@@ -94,8 +94,7 @@ def compare(
     """Compare results: a table a benchmark, with what differs beyond chance said under it."""
     from cml_bench import api
     from cml_bench.commands.console import make_console, put_out
-    from cml_bench.report.formats import tables as formats
-    from cml_bench.report.formats.html import to_html
+    from cml_bench.report.formats import csv, html, latex, markdown, terminal
 
     table = api.compare(
         results or [api.DEFAULT_RESULTS],
@@ -111,12 +110,12 @@ def compare(
         format_ = format_of(output)
     if format_ is Format.terminal:
         console = make_console()
-        console.print(formats.to_terminal(table, console.width, intervals=intervals))
+        console.print(terminal.to_terminal(table, console.width, intervals=intervals))
         return
     if format_ is Format.csv:
         # A sheet has both deviations and intervals.
-        text = formats.to_csv(table)
+        text = csv.to_csv(table)
     else:
-        writers = {Format.markdown: formats.to_markdown, Format.latex: formats.to_latex, Format.html: to_html}
+        writers = {Format.markdown: markdown.to_markdown, Format.latex: latex.to_latex, Format.html: html.to_html}
         text = writers[format_](table, intervals=intervals)
     put_out(text, output)

@@ -50,7 +50,7 @@ def _show_published(name: str | None) -> None:
 
     from cml_bench.commands.console import make_console
     from cml_bench.report.formats.published import grids, overview
-    from cml_bench.report.formats.tables import show_grids
+    from cml_bench.report.formats.terminal import show_grids
     from cml_bench.report.published.rows import catalogue
 
     console = make_console()

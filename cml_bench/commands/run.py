@@ -131,7 +131,7 @@ def _execute(
     from cml_bench.api import run_jobs
     from cml_bench.commands.console import make_console
     from cml_bench.report import forecast
-    from cml_bench.report.formats.tables import to_terminal
+    from cml_bench.report.formats.terminal import to_terminal
     from cml_bench.runs.stopping import Terminated, terminable
 
     console = make_console()

@@ -16,7 +16,8 @@ from scipy import stats
 import cml_bench
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.formats.grid import make_grid
-from cml_bench.report.tables.compare import BenchmarkTable, compare
+from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.table import BenchmarkTable
 
 
 def one(frame: pd.DataFrame, *metrics: str, **options: Any) -> BenchmarkTable:

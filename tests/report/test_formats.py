@@ -16,11 +16,15 @@ from rich.console import Console
 
 from cml_bench.commands.compare import format_of
 from cml_bench.errors import CmlBenchError
+from cml_bench.report.formats.csv import to_csv
 from cml_bench.report.formats.grid import make_grid, without_parts
 from cml_bench.report.formats.html import to_html
-from cml_bench.report.formats.tables import to_csv, to_latex, to_markdown, to_terminal
-from cml_bench.report.tables.compare import ComparisonTable, compare
+from cml_bench.report.formats.latex import to_latex
+from cml_bench.report.formats.markdown import to_markdown
+from cml_bench.report.formats.terminal import to_terminal
+from cml_bench.report.tables.compare import compare
 from cml_bench.report.tables.quantities import heading
+from cml_bench.report.tables.table import ComparisonTable
 
 
 def test_few_jobs_are_warned_of_under_every_table(frame_of: Any, grid_of: Any) -> None:

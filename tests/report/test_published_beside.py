@@ -15,7 +15,8 @@ from cml_bench.report.published.numbers import NUMBER_COLUMNS, Literature, liter
 from cml_bench.report.published.rows import PublishedPart
 from cml_bench.report.stored.collect import collect
 from cml_bench.report.tables.beside import beside
-from cml_bench.report.tables.compare import BenchmarkTable, compare
+from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.table import BenchmarkTable
 
 METRICS = ("last_map", "last_cf1_macro@0.8", "last_cf1_harmonic@0.5")
 

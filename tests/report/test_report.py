@@ -19,8 +19,11 @@ from sklearn.metrics import f1_score
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.report.formats.csv import to_csv
 from cml_bench.report.formats.html import to_html
-from cml_bench.report.formats.tables import to_csv, to_latex, to_markdown, to_terminal
+from cml_bench.report.formats.latex import to_latex
+from cml_bench.report.formats.markdown import to_markdown
+from cml_bench.report.formats.terminal import to_terminal
 from cml_bench.report.stored.collect import collect
 from cml_bench.report.tables.compare import compare
 from cml_bench.report.tables.quantities import heading, quantity
@@ -318,7 +321,8 @@ def test_stored_metrics_need_no_torch(tmp_path: Path) -> None:
     write(tmp_path, result("er", 0, 0.5, metrics={"summary": names}))
     program = (
         "import sys; from pathlib import Path; from cml_bench.report.stored.collect import collect; "
-        "from cml_bench.report.tables.compare import compare; from cml_bench.report.formats.tables import to_markdown; "
+        "from cml_bench.report.tables.compare import compare; "
+        "from cml_bench.report.formats.markdown import to_markdown; "
         f"to_markdown(compare(collect(Path({str(tmp_path)!r})))); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

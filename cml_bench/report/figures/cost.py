@@ -58,7 +58,7 @@ def draw(section: Section, column: str) -> Picture | None:
     heights = data.set_index("method")["map"]
     beside(axes, [(float(heights[method]), look) for method, look in shown.items() if method in heights], leaders=False)
     grey = [section.looks[method].name for method in data.loc[data["pareto"], "method"] if method not in shown]
-    bounds = [section.looks[method].name for method in data["method"] if method in section.bounds]
+    bounds = [section.looks[method].name for method in data["method"] if method in section.table.bounds]
     lacking = [look.name for method, look in section.looks.items() if method not in set(data["method"])]
     caption = sentences(
         f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean.",
@@ -103,7 +103,7 @@ def _data(section: Section, column: str) -> pd.DataFrame:
         for method, found in zip(methods, maps, strict=True)
     ]
     data = pd.DataFrame(rows).dropna(subset=["cost", "map"])
-    rivals = ~data["method"].isin(section.bounds)
+    rivals = ~data["method"].isin(section.table.bounds)
     data["pareto"] = False
     data.loc[rivals, "pareto"] = on_front(data.loc[rivals, "cost"], data.loc[rivals, "map"])
     return data

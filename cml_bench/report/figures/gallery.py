@@ -10,7 +10,7 @@ from cml_bench.report.figures.calibration import calibrate
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import drawing, make_looks
-from cml_bench.report.tables.compare import BenchmarkTable
+from cml_bench.report.tables.table import BenchmarkTable
 
 
 def draw_all(section: Section) -> tuple[list[Picture], list[str]]:

@@ -7,14 +7,13 @@ from typing import Final
 import pandas as pd
 
 from cml_bench.report.figures.picture import Picture
-from cml_bench.report.figures.section import bounds_of
 from cml_bench.report.figures.style import INK, OTHER, Look, blank
 from cml_bench.report.figures.wording import sentences
 from cml_bench.report.statistics.estimates import SIGNIFICANCE
 from cml_bench.report.statistics.ranks import Ranking, rank_methods
 from cml_bench.report.statistics.verdict import format_p
-from cml_bench.report.tables.compare import BenchmarkTable
 from cml_bench.report.tables.quantities import quantity
+from cml_bench.report.tables.table import BenchmarkTable
 
 _NARROW: Final = 12
 """More methods than this need the width of a page."""
@@ -34,7 +33,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
         CmlBenchError: If there is too little to rank; it says what is needed.
     """
     known = quantity(table.metrics[0])
-    bounds = bounds_of(table)
+    bounds = table.bounds
     blocks = table.blocks.drop(columns=[method for method in table.blocks if method in bounds])
     counts = {str(method): int(blocks[method].notna().sum()) for method in blocks}
     most = max(counts.values(), default=0)

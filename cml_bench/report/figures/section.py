@@ -11,8 +11,8 @@ import pandas as pd
 
 from cml_bench.report.figures.style import Look, make_looks
 from cml_bench.report.stored.history import History, read_history
-from cml_bench.report.tables.compare import BenchmarkTable
-from cml_bench.report.tables.repeats import CONFIGURATION, finished_once
+from cml_bench.report.tables.repeats import finished_once
+from cml_bench.report.tables.table import BenchmarkTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +46,6 @@ class Section:
         rows = self.table.rows[self.table.rows["n"] > 0]
         return make_looks(rows["method"], rows["loss"].fillna(""))
 
-    @property
-    def bounds(self) -> set[str]:
-        """Methods that see what others may not, such as training on everything at once."""
-        return bounds_of(self.table)
-
     def runs_of(self, method: str) -> list[Run]:
         """Return the finished jobs of a method."""
         return [run for run in self.runs if run.method == method]
@@ -58,11 +53,7 @@ class Section:
 
 def make_section(table: BenchmarkTable, frame: pd.DataFrame) -> Section:
     """Return the section of a table made from a frame of ``collect``."""
-    own = pd.Series(True, frame.index)
-    for column in CONFIGURATION:
-        value = getattr(table, column)
-        own &= frame[column].isna() if value is None else frame[column] == value
-    jobs = finished_once(frame[own]).reset_index(drop=True)
+    jobs = finished_once(table.jobs_in(frame)).reset_index(drop=True)
     runs = [
         Run(str(job["method"]), str(job["class_order"]), int(job["seed"]), Path(job["path"]), read_history(job["path"]))
         for job in jobs.to_dict("records")
@@ -75,8 +66,3 @@ def first_order(runs: Sequence[Run]) -> str:
     counts = pd.Series([run.class_order for run in runs]).value_counts()
     most = sorted(str(order) for order in counts.index[counts == counts.max()])
     return "default" if "default" in most else most[0]
-
-
-def bounds_of(table: BenchmarkTable) -> set[str]:
-    """Return the methods of a table that see what a continual learner may not."""
-    return set(table.rows.loc[table.rows["family"] == "bound", "method"])

@@ -10,9 +10,9 @@ import pandas as pd
 
 from cml_bench.report.statistics.verdict import p_cell
 from cml_bench.report.tables.averages import estimates_in
-from cml_bench.report.tables.compare import BenchmarkTable
 from cml_bench.report.tables.quantities import COSTS, Quantity, heading, quantity
 from cml_bench.report.tables.remarks import interval_remark
+from cml_bench.report.tables.table import BenchmarkTable
 
 BEST: Final = "best"
 SECOND: Final = "second"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cml_bench.report.formats.published import all_grids
-from cml_bench.report.tables.compare import ComparisonTable
+from cml_bench.report.tables.table import ComparisonTable
 
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">

@@ -13,7 +13,7 @@ from rich.text import Text
 from cml_bench.report.formats.grid import Grid, make_grid
 from cml_bench.report.published.numbers import literature
 from cml_bench.report.published.rows import Block, PublishedPart
-from cml_bench.report.tables.compare import ComparisonTable
+from cml_bench.report.tables.table import ComparisonTable
 
 
 def all_grids(table: ComparisonTable, *, intervals: bool = False) -> Iterator[Grid]:

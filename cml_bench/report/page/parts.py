@@ -17,7 +17,7 @@ from cml_bench.report.formats.grid import Grid, make_grid
 from cml_bench.report.page.gaps import gaps
 from cml_bench.report.page.reproduce import reproducing_command
 from cml_bench.report.page.summary import Summary, summarize
-from cml_bench.report.tables.compare import BenchmarkTable
+from cml_bench.report.tables.table import BenchmarkTable
 
 OVERALL: Final = "all_benchmarks"
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.report.statistics.estimates import differences_from
 from cml_bench.report.tables.quantities import heading
 from cml_bench.report.tables.remarks import differences_remark
-
-if TYPE_CHECKING:
-    from cml_bench.report.tables.compare import BenchmarkTable
+from cml_bench.report.tables.table import BenchmarkTable
 
 
 def with_baseline(tables: Sequence[BenchmarkTable], baseline: str) -> list[BenchmarkTable]:

@@ -26,8 +26,8 @@ from cml_bench.report.published.rows import (
     make_block,
 )
 from cml_bench.report.tables.averages import estimates_in
-from cml_bench.report.tables.compare import BenchmarkTable, ComparisonTable
 from cml_bench.report.tables.quantities import heading, quantity
+from cml_bench.report.tables.table import BenchmarkTable, ComparisonTable
 
 OURS: Final = "ours"
 """Source of our own rows where they stand among published ones."""
@@ -60,10 +60,7 @@ def beside(table: BenchmarkTable, frame: pd.DataFrame, known: Literature | None 
 
 def _finished(table: BenchmarkTable, frame: pd.DataFrame) -> Iterator[tuple[str, list[Path]]]:
     """Yield the methods of a table with result files of finished jobs, one a class order; the best method first."""
-    done = frame[(frame["status"] == "ok") & (frame["benchmark"] == table.benchmark)]
-    for column in ("version", "benchmark_options", "data"):
-        own = getattr(table, column)
-        done = done[done[column].isna() if own is None else done[column] == own]
+    done = table.jobs_in(frame[frame["status"] == "ok"])
     for method in table.rows["method"]:
         jobs = done[done["method"] == method].drop_duplicates("class_order")
         if len(jobs):
