@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource, annotated_so_far, toy_scenario, turn_over_unknown
-from cml_bench.testing.trial import Case, try_out
+from cml_bench.testing.trial import try_out
 
 
 def test_the_toy_stream_begins_the_same_when_it_ends_earlier() -> None:
@@ -65,6 +66,6 @@ def test_what_was_annotated_goes_by_experiences_not_by_chunks(size: int) -> None
 
 
 def test_the_watcher_finds_nothing_altered_in_chunks() -> None:
-    trial = try_out(Case("er memory_size=10 epochs=1").plan, scenario=in_chunks(7))
+    trial = try_out(StrategyCase("er memory_size=10 epochs=1").plan, scenario=in_chunks(7))
     assert trial.watcher.widest == {0: 2, 1: 4, 2: 6}
     assert not trial.watcher.altered

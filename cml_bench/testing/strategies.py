@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
-from cml_bench.runs.method import parse_method
+from cml_bench.runs.method import Method, parse_method
+from cml_bench.runs.setup import plan_method
+from cml_bench.testing.case import written_in
 from cml_bench.testing.outcome import (
     BrokenRuleError,
     CheckOutcome,
@@ -19,8 +22,8 @@ from cml_bench.testing.outcome import (
     require_exemptions,
     run_checks,
 )
-from cml_bench.testing.toy import toy_scenario, turn_over_unknown
-from cml_bench.testing.trial import MEMORY_SIZE, Case, Trial, interrupted, require_learnt, try_out
+from cml_bench.testing.toy import Toy, toy_scenario, turn_over_unknown
+from cml_bench.testing.trial import MEMORY_SIZE, Trial, interrupted, require_learnt, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 
@@ -37,7 +40,59 @@ def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = T
     Raises:
         CmlBenchError: If nothing bears the name, an option is wrong, or a check fails.
     """
-    return run_checks(CHECKS, Case(strategy), raise_on_failure=raise_on_failure)
+    return run_checks(CHECKS, StrategyCase(strategy), raise_on_failure=raise_on_failure)
+
+
+class StrategyCase:
+    """A strategy under test, with the runs that several checks look at.
+
+    Attributes:
+        file: Where the strategy is written; None if it was typed into an interpreter.
+        plan: The method, resolved on the toy benchmark.
+    """
+
+    def __init__(self, strategy: str | type[Strategy]) -> None:
+        if isinstance(strategy, str):
+            method = parse_method(strategy)
+            target = load("strategies", method.strategy)
+        else:
+            method, target = Method(f"{strategy.__module__}:{strategy.__qualname__}", None, None, (), (), ()), strategy
+        self.file = written_in(target)
+        self.plan = plan_method(method, target, Toy(), {})
+
+    @property
+    def subject(self) -> str:
+        """How sentences call it."""
+        return self.plan.method.strategy
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy, if it is one of ours."""
+        if not isinstance(self.plan.learner, Strategy):
+            raise NotApplicableError("only a cml_bench Strategy promises this")
+        return self.plan.learner
+
+    @property
+    def exemptions(self) -> dict[str, str]:
+        """Checks that the strategy declares to be inapplicable, with its reasons."""
+        meta = getattr(self.plan.learner, "meta", None)
+        return dict(meta.exemptions) if isinstance(meta, StrategyMeta) else {}
+
+    @cached_property
+    def base(self) -> Trial:
+        """The plain run."""
+        return try_out(self.plan)
+
+    @cached_property
+    def memory(self) -> Trial:
+        """A run with a memory that overflows."""
+        plan = self.plan
+        if hasattr(plan.learner, "memory_size"):
+            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=MEMORY_SIZE))
+        trial = try_out(plan)
+        if not trial.watcher.buffers:
+            raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
+        return trial
 
 
 def _require_same(one: Trial, other: Trial, otherwise: str) -> None:
@@ -46,7 +101,7 @@ def _require_same(one: Trial, other: Trial, otherwise: str) -> None:
     require(t is None, otherwise.format(t))
 
 
-def _metadata(case: Case) -> str:
+def _metadata(case: StrategyCase) -> str:
     """Name, title, family, an own docstring, a frozen dataclass whose options are documented, real exemptions."""
     kind, name = type(case.strategy), case.plan.method.strategy
     meta = declared(kind, StrategyMeta, None if ":" in name else name, "name=..., title=..., family=...")
@@ -58,7 +113,7 @@ def _metadata(case: Case) -> str:
     return sentence
 
 
-def _config_round_trip(case: Case) -> str:
+def _config_round_trip(case: StrategyCase) -> str:
     """Options written as text and read again are the same options."""
     strategy = case.strategy
     options = {field.name: as_text(getattr(strategy, field.name)) for field in dataclasses.fields(strategy)}
@@ -69,37 +124,37 @@ def _config_round_trip(case: Case) -> str:
     return spec
 
 
-def _runs(case: Case) -> str:
+def _runs(case: StrategyCase) -> str:
     """Every experience is learnt, with finite losses and logits for all labels seen."""
     return f"learns {len(case.base.logits)} experiences"
 
 
-def _learns(case: Case) -> str:
+def _learns(case: StrategyCase) -> str:
     """After each experience its own labels are ranked clearly better than by chance."""
     return require_learnt(case.base)
 
 
-def _same_seed_same_result(case: Case) -> str:
+def _same_seed_same_result(case: StrategyCase) -> str:
     """Two runs with one seed give the same logits, bit for bit."""
     same = "two runs with seed 0 differ after experience {}: draw from run.generator(purpose) alone"
     _require_same(case.base, try_out(case.plan), same)
     return "two runs with seed 0 agree bit for bit"
 
 
-def _different_seed_differs(case: Case) -> str:
+def _different_seed_differs(case: StrategyCase) -> str:
     """Another seed gives other logits."""
     require(case.base.differs_from(try_out(case.plan, seed=1)) is not None, "seeds 0 and 1 give the same logits")
     return "seeds 0 and 1 differ"
 
 
-def _global_rng_untouched(case: Case) -> str:
+def _global_rng_untouched(case: StrategyCase) -> str:
     """Nothing is drawn from the process's generators: Avalanche's own parts do, a strategy has ``run.generator``."""
     owner, moved = type(case.strategy).__name__, ", ".join(case.base.drawn_from)
     require(not moved, f"{owner} draws from the global generator of {moved}: use run.generator(purpose)")
     return "random, numpy.random and torch stand where they stood"
 
 
-def _unknown_entries_unread(case: Case) -> str:
+def _unknown_entries_unread(case: StrategyCase) -> str:
     """The truth behind entries that nobody annotated makes no difference."""
     scenario, count = turn_over_unknown(toy_scenario())
     read = "logits after experience {} depend on labels that nobody annotated: only entries >= 0 are known"
@@ -107,7 +162,7 @@ def _unknown_entries_unread(case: Case) -> str:
     return f"{count} labels turned over behind unknown entries change nothing"
 
 
-def _future_labels(case: Case) -> str:
+def _future_labels(case: StrategyCase) -> str:
     """No batch is wider than the labels seen, and the rest of the stream makes no difference to its beginning."""
     n_seen = case.base.scenario.n_seen
     for t, width in case.base.watcher.widest.items():
@@ -118,7 +173,7 @@ def _future_labels(case: Case) -> str:
     return "a stream that ends earlier begins the same"
 
 
-def _memory_within_budget(case: Case) -> str:
+def _memory_within_budget(case: StrategyCase) -> str:
     """All exemplar buffers together never hold more than ``memory_size`` images."""
     if not hasattr(case.strategy, "memory_size"):
         raise NotApplicableError("has no option memory_size")
@@ -127,7 +182,7 @@ def _memory_within_budget(case: Case) -> str:
     return f"at most {stored} images with memory_size={MEMORY_SIZE}"
 
 
-def _memory_labels_as_stored(case: Case) -> str:
+def _memory_labels_as_stored(case: StrategyCase) -> str:
     """Whatever a memory or a batch holds as known was annotated so, in this experience or before."""
     altered = sorted(case.memory.watcher.altered)
     for image, column in altered[:1]:
@@ -138,7 +193,7 @@ def _memory_labels_as_stored(case: Case) -> str:
     return "stored labels read as annotated"
 
 
-def _evaluation_changes_nothing(case: Case) -> str:
+def _evaluation_changes_nothing(case: StrategyCase) -> str:
     """Evaluating once more, on future experiences too, changes neither parameters nor later logits."""
     trial = try_out(case.plan, extra_evaluations=True)
     for t, (before, after) in enumerate(trial.sizes):
@@ -148,7 +203,7 @@ def _evaluation_changes_nothing(case: Case) -> str:
     return "one more evaluation, future experiences included, changes no logit and no size"
 
 
-def _grows_once_per_experience(case: Case) -> str:
+def _grows_once_per_experience(case: StrategyCase) -> str:
     """After each experience the head has exactly the labels seen."""
     scenario = case.base.scenario
     for t, (found, width) in enumerate(zip(case.base.head_labels, scenario.n_seen, strict=True)):
@@ -157,7 +212,7 @@ def _grows_once_per_experience(case: Case) -> str:
     return f"the head has {', '.join(map(str, scenario.n_seen))} labels"
 
 
-def _no_positives_in_batch(case: Case) -> str:
+def _no_positives_in_batch(case: StrategyCase) -> str:
     """An experience in which every annotated label is absent leaves loss and logits finite."""
     scenario = toy_scenario()
     labels = scenario.train_stream[1].dataset.labels.data
@@ -166,7 +221,7 @@ def _no_positives_in_batch(case: Case) -> str:
     return "an experience without positives leaves everything finite"
 
 
-def _both_heads(case: Case) -> str:
+def _both_heads(case: StrategyCase) -> str:
     """Runs on a head that shares one feature and on one that has a feature for each label."""
     heads = ("linear", "dlfl")
     for head in heads:
@@ -174,14 +229,14 @@ def _both_heads(case: Case) -> str:
     return f"runs with head={' and head='.join(heads)}"
 
 
-def _resumes_exactly(case: Case) -> str:
+def _resumes_exactly(case: StrategyCase) -> str:
     """Interrupted in and after every experience, a run that goes on each time gives the same logits, bit for bit."""
     lost = "logits after experience {} differ if the run is interrupted before: keep state in attributes alone"
     _require_same(case.base, interrupted(case.plan), lost)
     return f"{2 * len(case.base.logits) - 1} interruptions change no bit"
 
 
-def _cost_reported(case: Case) -> str:
+def _cost_reported(case: StrategyCase) -> str:
     """Seconds, peak memory and parameters of the run are there."""
     meter, size = case.base.meter, case.base.sizes[-1][1]
     require(size > 0 and min(meter.seconds.values()) > 0, "the run reports no parameters or no time")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,21 +21,17 @@ from torch import Tensor, nn
 from cml_bench.labels import PRESENT, is_known
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.registry import load
 from cml_bench.runs.checkpoint import Checkpoints
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.learn import Course, predict
-from cml_bench.runs.method import Method, parse_method
-from cml_bench.runs.setup import Plan, build_model, plan_method
+from cml_bench.runs.setup import Plan, build_model
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
-from cml_bench.testing.case import written_in
-from cml_bench.testing.outcome import NotApplicableError, require
-from cml_bench.testing.toy import Toy, annotated_so_far, toy_backbone, toy_scenario
+from cml_bench.testing.outcome import require
+from cml_bench.testing.toy import annotated_so_far, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
-from cml_bench.training.strategy import Strategy, StrategyMeta
 from cml_bench.training.template import SafePoint
 
 MEMORY_SIZE = 10
@@ -259,55 +253,3 @@ def require_learnt(trial: Trial) -> str:
     detail = f"mAP of the labels just learnt {reached:.3f}, by chance {chance:.3f}"
     require(reached >= chance + _ABOVE_CHANCE, f"{detail}: at least {chance + _ABOVE_CHANCE:.3f} is expected")
     return detail
-
-
-class Case:
-    """A strategy under test, with the runs that several checks look at.
-
-    Attributes:
-        file: Where the strategy is written; None if it was typed into an interpreter.
-        plan: The method, resolved on the toy benchmark.
-    """
-
-    def __init__(self, strategy: str | type[Strategy]) -> None:
-        if isinstance(strategy, str):
-            method = parse_method(strategy)
-            target = load("strategies", method.strategy)
-        else:
-            method, target = Method(f"{strategy.__module__}:{strategy.__qualname__}", None, None, (), (), ()), strategy
-        self.file = written_in(target)
-        self.plan = plan_method(method, target, Toy(), {})
-
-    @property
-    def subject(self) -> str:
-        """How sentences call it."""
-        return self.plan.method.strategy
-
-    @property
-    def strategy(self) -> Strategy:
-        """The strategy, if it is one of ours."""
-        if not isinstance(self.plan.learner, Strategy):
-            raise NotApplicableError("only a cml_bench Strategy promises this")
-        return self.plan.learner
-
-    @property
-    def exemptions(self) -> dict[str, str]:
-        """Checks that the strategy declares to be inapplicable, with its reasons."""
-        meta = getattr(self.plan.learner, "meta", None)
-        return dict(meta.exemptions) if isinstance(meta, StrategyMeta) else {}
-
-    @cached_property
-    def base(self) -> Trial:
-        """The plain run."""
-        return try_out(self.plan)
-
-    @cached_property
-    def memory(self) -> Trial:
-        """A run with a memory that overflows."""
-        plan = self.plan
-        if hasattr(plan.learner, "memory_size"):
-            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=MEMORY_SIZE))
-        trial = try_out(plan)
-        if not trial.watcher.buffers:
-            raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
-        return trial

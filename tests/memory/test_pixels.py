@@ -16,8 +16,9 @@ from cml_bench.memory.pixels import PixelStore
 from cml_bench.registry import load
 from cml_bench.runs import learn, setup
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource
-from cml_bench.testing.trial import Case, Trial, try_out
+from cml_bench.testing.trial import Trial, try_out
 from cml_bench.training.relabel import make_reader
 
 REPLAYING = (
@@ -63,7 +64,7 @@ def scenario(**options: Any) -> Any:
 
 
 def trial(spec: str, epochs: int = 2, **options: Any) -> Trial:
-    plan = Case(spec).plan
+    plan = StrategyCase(spec).plan
     return try_out(replace(plan, training=replace(plan.training, epochs=epochs)), scenario=scenario(**options))
 
 
@@ -122,7 +123,7 @@ def test_past_images_may_be_gone(spec: str, monkeypatch: pytest.MonkeyPatch) -> 
         source = Vanishing(train)
         inputs = ImageInputs(source, lambda image: (image.float() - 128) / 32)
         stream = toy.build(train_inputs=inputs, test_inputs=test.inputs())
-        plan = Case(f"{spec} memory_size=12 store={store}").plan
+        plan = StrategyCase(f"{spec} memory_size=12 store={store}").plan
         if store == "pixels":
             assert len(try_out(plan, scenario=stream).logits) == 3
         else:

@@ -14,15 +14,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.estimates import (
-    differences_from,
-    estimate,
-    estimates,
-    holm,
-    paired_difference,
-    pairs_needed,
-    smallest_p,
-)
+from cml_bench.report.statistics.differences import differences_from, holm, paired_difference, smallest_p
+from cml_bench.report.statistics.estimates import estimate, estimates, pairs_needed
 
 FIGURES = st.lists(st.integers(-8, 8).map(lambda tenth: tenth / 10), min_size=1, max_size=9)
 

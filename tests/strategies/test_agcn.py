@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cml_bench.registry import load
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import toy_scenario
-from cml_bench.testing.trial import Case, try_out
+from cml_bench.testing.trial import try_out
 
 AGCN, Naive, LwF = (load("strategies", name) for name in ("agcn", "naive", "lwf"))
 PairCounts = load("strategies", "cml_bench.strategies.agcn:PairCounts")
@@ -100,7 +101,7 @@ def watched(spec: str, monkeypatch: pytest.MonkeyPatch) -> Watcher:
         return original(plan, run, [*extra, watcher])
 
     monkeypatch.setattr("cml_bench.runs.learn.make_learner", make)
-    try_out(Case(spec).plan)
+    try_out(StrategyCase(spec).plan)
     return watcher
 
 
@@ -148,6 +149,7 @@ def test_zero_weights_leave_the_losses_out(tiny_scenario: Any, learn: Any) -> No
 
 def test_soft_scores_are_an_option() -> None:
     softmax, sigmoid = (
-        try_out(Case(f"agcn head.hidden=16 scores={kind} cross_link=0.4").plan) for kind in ("softmax", "sigmoid")
+        try_out(StrategyCase(f"agcn head.hidden=16 scores={kind} cross_link=0.4").plan)
+        for kind in ("softmax", "sigmoid")
     )
     assert softmax.differs_from(sigmoid) is not None

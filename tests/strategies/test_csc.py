@@ -93,9 +93,10 @@ def test_entropy_holds_confidence_back(tiny_scenario: Any, learn: Any) -> None:
 
 def test_grown_parameters_are_trained() -> None:
     """In the released code they never reach the optimiser."""
-    from cml_bench.testing.trial import Case, try_out
+    from cml_bench.testing.strategies import StrategyCase
+    from cml_bench.testing.trial import try_out
 
-    learner = try_out(Case("csc head.width=8").plan).learner
+    learner = try_out(StrategyCase("csc head.width=8").plan).learner
     optimised = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in learner.model.parameters()} == optimised
     for block in (learner.model.head.maps[2], learner.model.head.rows[2], learner.model.head.columns[1]):

@@ -20,8 +20,9 @@ from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
 from cml_bench.streams.dataset import Batch, LabelMatrix, MultiLabelDataset
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource
-from cml_bench.testing.trial import Case, Trial, try_out
+from cml_bench.testing.trial import Trial, try_out
 
 CUTER, Naive = load("strategies", "cuter"), load("strategies", "naive")
 Scissors, CropReplay, nuclear_norm, in_pixels = (
@@ -37,7 +38,7 @@ def toy(**options: Any) -> Any:
 
 
 def trial(spec: str, epochs: int = 5, **options: Any) -> Trial:
-    plan = Case(spec).plan
+    plan = StrategyCase(spec).plan
     return try_out(replace(plan, training=replace(plan.training, epochs=epochs)), scenario=toy(**options))
 
 

@@ -15,8 +15,9 @@ from cml_bench.memory.herding import HerdingMemory
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.heads.krt import KRTHead
 from cml_bench.registry import load
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource
-from cml_bench.testing.trial import Case, Trial, try_out
+from cml_bench.testing.trial import Trial, try_out
 
 KRT, Naive = load("strategies", "krt"), load("strategies", "naive")
 token_distance = load("strategies", "cml_bench.strategies.krt:token_distance")
@@ -92,7 +93,7 @@ def trial(spec: str, *extra: SupervisedPlugin, **options: Any) -> Trial:
         return original(plan, run, [*others, *extra])
 
     with patch("cml_bench.runs.learn.make_learner", make):
-        return try_out(Case(spec).plan, scenario=toy(**options))
+        return try_out(StrategyCase(spec).plan, scenario=toy(**options))
 
 
 def test_old_tokens_and_classifiers_stay_bit_for_bit() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cml_bench.labels import is_known
 from cml_bench.registry import load
-from cml_bench.testing.trial import Case, try_out
+from cml_bench.testing.strategies import StrategyCase
+from cml_bench.testing.trial import try_out
 
 L3A = load("strategies", "l3a")
 RidgeSums = load("strategies", "cml_bench.strategies.l3a:RidgeSums")
@@ -112,12 +113,12 @@ def test_nothing_is_trained_by_gradients_on_frozen_features(tiny_scenario: Any, 
 
 
 def test_the_backbone_learns_from_the_first_experience_alone() -> None:
-    frozen = try_out(Case("l3a train_backbone=false").plan).learner.model.backbone
-    learnt = try_out(Case("l3a").plan).learner.model.backbone
+    frozen = try_out(StrategyCase("l3a train_backbone=false").plan).learner.model.backbone
+    learnt = try_out(StrategyCase("l3a").plan).learner.model.backbone
     assert not torch.equal(frozen.weight, learnt.weight)
     from cml_bench.testing.toy import toy_scenario
 
-    after_one = try_out(Case("l3a").plan, scenario=toy_scenario(2)).learner.model.backbone
+    after_one = try_out(StrategyCase("l3a").plan, scenario=toy_scenario(2)).learner.model.backbone
     assert torch.equal(after_one.weight, learnt.weight)
 
 
@@ -131,6 +132,6 @@ def test_decision_is_logit_zero(tiny_scenario: Any, learn: Any) -> None:
 
 def test_the_backbone_may_learn_from_a_criterion_that_reads_more_than_logits() -> None:
     """Which the analytic classifier does not say, neither in later experiences nor when it is evaluated."""
-    plain, contrasted = (try_out(Case(f"l3a head=dlfl loss={loss}").plan) for loss in ("bce", "sadcl"))
+    plain, contrasted = (try_out(StrategyCase(f"l3a head=dlfl loss={loss}").plan) for loss in ("bce", "sadcl"))
     assert [logits.shape[1] for logits in contrasted.logits] == [2, 4, 6]
     assert plain.differs_from(contrasted) == 0

@@ -12,8 +12,9 @@ from avalanche.core import SupervisedPlugin
 
 from cml_bench.registry import entries
 from cml_bench.runs import learn, setup
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource
-from cml_bench.testing.trial import Case, Trial, try_out
+from cml_bench.testing.trial import Trial, try_out
 
 OTHERWISE = {
     "joint": "the whole stream before its first evaluation",
@@ -62,7 +63,7 @@ def online(spec: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Trial, Passes]:
         return learner
 
     monkeypatch.setattr(learn, "make_learner", make)
-    plan = Case(spec).plan
+    plan = StrategyCase(spec).plan
     plan = replace(plan, training=replace(plan.training, epochs=1, batch_size=4))
     return try_out(plan, scenario=scenario), passes
 

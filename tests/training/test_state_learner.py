@@ -10,8 +10,9 @@ import torch
 from cml_bench.registry import entries, load
 from cml_bench.runs.learn import Course
 from cml_bench.testing import check_strategy
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import toy_backbone, toy_scenario
-from cml_bench.testing.trial import Case, interrupted, try_out
+from cml_bench.testing.trial import interrupted, try_out
 from cml_bench.training.context import RunContext
 
 
@@ -25,13 +26,13 @@ def test_criteria_go_on_with_what_they_keep(loss: str) -> None:
     """Parameters of their own, buffers, and what is kept by image and label."""
     meta = load("criteria", loss).meta
     head = meta.head or "dlfl"
-    plan = Case(f"er memory_size=10 head={head} loss={loss} lr=0.003").plan
+    plan = StrategyCase(f"er memory_size=10 head={head} loss={loss} lr=0.003").plan
     assert interrupted(plan).differs_from(try_out(plan)) is None
 
 
 @pytest.mark.parametrize("head", entries("heads"))
 def test_heads_go_on(head: str) -> None:
-    plan = Case(f"lwf head={head} lr=0.003").plan
+    plan = StrategyCase(f"lwf head={head} lr=0.003").plan
     assert interrupted(plan).differs_from(try_out(plan)) is None
 
 
@@ -113,7 +114,7 @@ def test_the_check_sees_a_curriculum_that_looks_at_training(tmp_path: Path) -> N
 @pytest.mark.parametrize("method", ["er memory_size=40", "krt memory_size=40", "prs memory_size=40", "derpp"])
 def test_a_stored_learner_has_no_images_in_it(method: str) -> None:
     """Memories are ids and labels; the last batch is let go of, gradients too."""
-    plan, scenario = Case(method).plan, toy_scenario()
+    plan, scenario = StrategyCase(method).plan, toy_scenario()
     backbone, width = toy_backbone("any")
     model = plan.learner.build_model(backbone, plan.head(width))
     course = Course(plan, RunContext(0, plan.training, model, plan.criterion(), scenario.oracle), scenario, [])

@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.estimates import DECIMALS, SIGNIFICANCE
+from cml_bench.report.statistics.differences import DECIMALS
+from cml_bench.report.statistics.estimates import SIGNIFICANCE
 
 _FEWEST_METHODS: Final = 3
 FEWEST_BLOCKS: Final = 2

@@ -11,13 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.estimates import (
-    FEWEST_SEEDS,
-    SIGNIFICANCE,
-    Difference,
-    paired_differences,
-    pairs_needed,
-)
+from cml_bench.report.statistics.differences import Difference, paired_differences
+from cml_bench.report.statistics.estimates import FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.ranks import FEWEST_BLOCKS, Ranking, rank_methods
 
 _NAMED: Final = 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.report.statistics.estimates import differences_from
+from cml_bench.report.statistics.differences import differences_from
 from cml_bench.report.tables.quantities import heading
 from cml_bench.report.tables.remarks import differences_remark
 from cml_bench.report.tables.table import BenchmarkTable

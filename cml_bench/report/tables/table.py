@@ -54,7 +54,7 @@ class BenchmarkTable:
         competitors: Those that may be marked best: they have every block, and are no bounds.
         verdict: Whether the lead is real; None where no two compete.
         baseline: The competitor that others are compared with; None for none.
-        differences: ``estimates.differences_from`` the baseline; None without one.
+        differences: ``differences.differences_from`` the baseline; None without one.
         notes: Lines that belong under the table: the verdict, warnings, what was left out.
         published: Numbers of the literature on the same data set and protocol, where they were asked for.
     """
