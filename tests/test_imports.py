@@ -24,11 +24,24 @@ RANKS = {
     **dict.fromkeys(("training", "memory"), 6),
     "runs": 7,
     "report": 8,
-    **dict.fromkeys(("api", "cli", "terminal", "__init__"), 9),
-    **dict.fromkeys((path.stem for path in PACKAGE.glob("*_command*.py")), 9),
-    **dict.fromkeys((path.stem for path in PACKAGE.glob("testing*.py")), 9),
+    **dict.fromkeys(("testing", "progress"), 9),
+    "api": 10,
+    "commands": 11,
+    "cli": 12,
 }
 """Data flows one way: a module imports from its own rank or to the left of it."""
+
+ROOMS = {
+    **dict.fromkeys(("stored", "published", "statistics", "picture_file", "listing"), 0),
+    "tables": 1,
+    "formats": 2,
+    **dict.fromkeys(("figures", "stream", "drift", "explanation", "forecast"), 3),
+    "page": 4,
+}
+"""So it does within ``report/``: a room imports from itself and from rooms of a lower rank."""
+
+BACKWARDS = {("tables/table.py", "cml_bench.report.formats.markdown")}
+"""A table prints itself."""
 
 METRICS_MAY_IMPORT = {"errors", "files", "labels", "metrics", "npz"}
 PLUGINS_MAY_IMPORT = {
@@ -97,6 +110,20 @@ def test_nothing_imports_to_its_right(path: Path) -> None:
     if RANKS[home] >= RANKS["runs"]:
         allowed.add("metrics")
     assert parts <= allowed, f"{home} imports {sorted(parts - allowed)}"
+
+
+REPORT = sorted((PACKAGE / "report").glob("*/*.py")) + sorted((PACKAGE / "report").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("path", REPORT, ids=lambda path: str(path.relative_to(PACKAGE / "report")))
+def test_rooms_of_the_report_lead_one_way(path: Path) -> None:
+    where = path.relative_to(PACKAGE / "report")
+    home = where.parts[0].removesuffix(".py")
+    assert home in ROOMS, f"{home} has no place in the line: give it one"
+    allowed = {home, *(room for room, rank in ROOMS.items() if rank < ROOMS[home])}
+    for name in imported(path):
+        if name.startswith("cml_bench.report.") and name.split(".")[2] not in allowed:
+            assert any(str(where) == file and name.startswith(module) for file, module in BACKWARDS), name
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))

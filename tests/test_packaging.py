@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -36,6 +37,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (unpacked,) = (folder / "unpacked").iterdir()
     subprocess.run([sys.executable, "-c", backend.format("build_wheel"), str(folder)], cwd=unpacked, check=True)
     return folder
+
+
+def test_every_folder_with_code_is_a_package_of_the_release() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = {str(file.parent.relative_to(ROOT)).replace(os.sep, ".") for file in ROOT.glob("cml_bench/**/*.py")}
+    plug_ins = {"cml_bench.strategies", "cml_bench.benchmarks", "cml_bench.results.published"}
+    assert set(setup["options"]["packages"].split()) == folders | plug_ins
 
 
 @pytest.mark.slow

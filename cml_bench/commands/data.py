@@ -6,12 +6,12 @@ import inspect
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cml_bench.commands.formats import TableFormat
 from cml_bench.errors import CmlBenchError
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from cml_bench.data.verify import ImageFault, SplitReport
 
 app = typer.Typer(name="data", help="List data sets, check them on disk, prepare them for use.", no_args_is_help=True)
-
-
-class DriftFormat(str, Enum):
-    """Formats of drift reports."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    csv = "csv"
-
 
 NameArgument = Annotated[str, typer.Argument(help="Data set name or ./file.py:Class.")]
 RootOption = Annotated[str, typer.Option(help="Folder that holds the data set.")]
@@ -157,25 +148,26 @@ def drift(
         list[str] | None,
         typer.Option("--split", help="Snapshot, as coco/google_mic/20-10-28; repeat it. By default all."),
     ] = None,
-    format_: Annotated[DriftFormat, typer.Option("--format", help="Table format.")] = DriftFormat.terminal,
+    format_: Annotated[TableFormat, typer.Option("--format", help="Table format.")] = TableFormat.terminal,
     output: Annotated[Path | None, typer.Option(help="File for the list of all unanswered images.")] = None,
 ) -> None:
     """Tell how the answers of commercial services (hapi) changed between dates, and how right they are."""
     from cml_bench.commands.console import make_console
     from cml_bench.data.sets.hapi import HAPI
-    from cml_bench.report import drift as report
+    from cml_bench.report.drift import formats
+    from cml_bench.report.drift.drift import drift as find_drift
 
     data = _data_set(name, root, None)
     if not isinstance(data, HAPI):
         raise CmlBenchError(f"data set {name} has no dated answers of services: drift is for hapi")
-    found = report.drift(data, split or [each for each in _splits(data, None) if "/" in each])
+    found = find_drift(data, split or [each for each in _splits(data, None) if "/" in each])
     if output is not None:
         lines = (f"{each}\t{id_}\n" for each, ids in found.missing.items() for id_ in ids)
         output.write_text("".join(lines), encoding="utf-8")
-    if format_ is DriftFormat.terminal:
-        make_console().print(report.to_terminal(found))
+    if format_ is TableFormat.terminal:
+        make_console().print(formats.to_terminal(found))
     else:
-        typer.echo((report.to_csv if format_ is DriftFormat.csv else report.to_markdown)(found))
+        typer.echo((formats.to_csv if format_ is TableFormat.csv else formats.to_markdown)(found))
 
 
 def _kind(name: str) -> type[DataSet]:

@@ -25,7 +25,7 @@ def explain(
 ) -> None:
     """Draw where each label looks in an image, after its experience and after later ones."""
     from cml_bench.report.explanation.explain import explain as explain_run
-    from cml_bench.report.stream.plot import check_suffix
+    from cml_bench.report.picture_file import check_suffix
 
     output = output or Path(f"explain_{Path(image).stem}.png")
     check_suffix(output)

@@ -9,20 +9,13 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.commands.formats import TableFormat
 from cml_bench.commands.run import DEFAULT_RESULTS
 from cml_bench.errors import CmlBenchError
 
 app = typer.Typer(
     name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True
 )
-
-
-class Format(str, Enum):
-    """Formats of tables."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    csv = "csv"
 
 
 class By(str, Enum):
@@ -105,7 +98,7 @@ def rescore(
             help="Training images from which a label is moderate, and major: 200,900 unless lists are published."
         ),
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="Table format.")] = Format.terminal,
+    format_: Annotated[TableFormat, typer.Option("--format", help="Table format.")] = TableFormat.terminal,
     output: OutputOption = None,
 ) -> None:
     """Compute any metric, threshold or group of labels from stored predictions, without training.
@@ -120,10 +113,10 @@ def rescore(
     found = rescore_results(
         runs or [DEFAULT_RESULTS], metric or (), by=by.value, groups=groups, cuts=parse_cuts(cuts) if cuts else None
     )
-    if format_ is Format.terminal and output is None:
+    if format_ is TableFormat.terminal and output is None:
         make_console().print(rescored.to_terminal(found))
     else:
-        put_out((rescored.to_csv if format_ is Format.csv else rescored.to_markdown)(found), output)
+        put_out((rescored.to_csv if format_ is TableFormat.csv else rescored.to_markdown)(found), output)
     for line in found.left_out:
         typer.echo(f"left out: {line}", err=True)
     if found.left_out:

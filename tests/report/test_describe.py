@@ -24,7 +24,7 @@ from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED, LabelArray
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
 from cml_bench.registry import load
 from cml_bench.report.stream.describe import StreamDescription, count_stream
-from cml_bench.report.stream.table import to_csv, to_markdown, to_terminal
+from cml_bench.report.stream.formats import to_csv, to_markdown, to_terminal
 from cml_bench.runs.benchmark import Benchmark
 from cml_bench.streams.builder import MultiLabelScenario, label_incremental_benchmark
 from cml_bench.streams.dealing import Curated

@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from cml_bench import cli
 from cml_bench.data.sets.hapi import HAPI
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.drift import ALL, MEAN, drift
+from cml_bench.report.drift.drift import ALL, MEAN, drift
 
 Answers = Mapping[str, list[str]]
 NAMES = ("bird", "dining table", "tvmonitor")

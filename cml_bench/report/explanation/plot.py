@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch.nn import functional as F
 
-from cml_bench.errors import CmlBenchError
 from cml_bench.models.angles import angle_law
-from cml_bench.report.stream.plot import check_suffix
+from cml_bench.report.picture_file import check_suffix, save
 
 if TYPE_CHECKING:
     from cml_bench.report.explanation.explain import Explanation, Values
@@ -60,12 +59,7 @@ def draw(explanation: Explanation, path: Path) -> None:
             _cell(axes[c, t + 1], explanation, t, c, image, relative[t], scale)
         colours = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, scale), _COLOURS)
         figure.colorbar(colours, ax=list(axes[c]), shrink=0.8, aspect=14).set_label("x uniform", fontsize=7)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise CmlBenchError(
-            f"{path} cannot be written ({error.strerror}); give a file in a folder that is there"
-        ) from None
+    save(figure, path)
 
 
 def _cell(axes: Any, explanation: Explanation, t: int, c: int, image: Any, relative: Values, scale: float) -> None:

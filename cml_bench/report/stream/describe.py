@@ -69,7 +69,7 @@ class StreamDescription:
     def __str__(self) -> str:
         """Return the description as Markdown."""
         # Formats stand on this module.
-        from cml_bench.report.stream.table import to_markdown
+        from cml_bench.report.stream.formats import to_markdown
 
         return to_markdown(self)
 

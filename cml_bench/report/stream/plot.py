@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,15 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.report.picture_file import check_suffix, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from cml_bench.report.stream.describe import StreamDescription
 
-SUFFIXES: Final = (".png", ".pdf", ".svg")
-"""Kinds of picture."""
 _HEIGHT = 8.6
 _HEADING = 0.65
 """Inches that the title and the line below it take."""
@@ -30,18 +28,6 @@ _NAMED_LABELS = 120
 """More labels than this are drawn without names."""
 _NUMBERED_EXPERIENCES = 20
 """More experiences than this are drawn without figures in the matrix, and with fewer ticks."""
-
-
-def check_suffix(path: Path) -> None:
-    """Check that a picture can be drawn into a file of this name.
-
-    Raises:
-        CmlBenchError: If it ends in anything but .png, .pdf or .svg.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise CmlBenchError(
-            f"{path} is no kind of picture that can be drawn; give a file that ends in .png, .pdf or .svg"
-        )
 
 
 def draw(description: StreamDescription, path: Path) -> None:
@@ -71,12 +57,7 @@ def draw(description: StreamDescription, path: Path) -> None:
     _labels(axes["labels"], description, colours)
     for name in ("images", "labels"):
         axes[name].spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise CmlBenchError(
-            f"{path} cannot be written ({error.strerror}); give a file in a folder that is there"
-        ) from None
+    save(figure, path)
 
 
 def _images(axes: Axes, description: StreamDescription, colours: Any) -> None:

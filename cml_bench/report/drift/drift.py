@@ -10,10 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from cml_bench.data.sets.hapi import HAPI
 from cml_bench.data.table import LabelTable
@@ -27,7 +23,6 @@ ALL, MEAN = "(all)", "(mean over labels)"
 """What stands in the place of a label: counts and ratios of all image-label pairs, and means over labels."""
 
 _COUNTS = ("kept", "added", "removed")
-_PERCENT = ("precision", "recall", "f1", "ap", "agreement")
 Said = npt.NDArray[np.bool_]
 
 
@@ -167,58 +162,3 @@ def _against_before(said: Said, ids: pd.Index[Any], before: tuple[pd.Index[Any],
     frame.loc[1, "agreement"] = frame["agreement"][2:].where(spoken[2:] > 0).mean() if spoken[0] else 1.0
     frame.insert(0, "compared", len(now))
     return frame
-
-
-# -- as text ---------------------------------------------------------------------------------------------------------
-
-
-def to_terminal(report: DriftReport) -> Group:
-    """Return Rich tables: the snapshots, what is true of all labels, then each label."""
-    overall = report.rows["label"].isin((ALL, MEAN))
-    parts = (("snapshots", report.snapshots), ("all labels", report.rows[overall]), ("labels", report.rows[~overall]))
-    tables = []
-    for title, frame in parts:
-        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
-        for name in frame:
-            table.add_column(_head(str(name)), justify="left" if name in ("service", "date", "label") else "right")
-        for row in _cells(frame).itertuples(index=False):
-            table.add_row(*map(Text, row))
-        tables.append(table)
-    notes = [
-        Text(f"{split}: images of the truth without an answer: {len(ids)} ({_some(ids)})")
-        for split, ids in report.missing.items()
-        if ids
-    ]
-    return Group(*tables, *notes)
-
-
-def to_markdown(report: DriftReport) -> str:
-    """Return both tables as Markdown."""
-    frames = (_cells(frame).rename(columns=_head) for frame in (report.snapshots, report.rows))
-    return "\n\n".join(str(frame.to_markdown(index=False)) for frame in frames)
-
-
-def to_csv(report: DriftReport) -> str:
-    """Return the rows as CSV: fractions, undefined ones empty."""
-    return str(report.rows.to_csv(index=False))
-
-
-def _head(name: str) -> str:
-    return {"ap": "AP", "f1": "F1"}.get(name, name.replace("_", " "))
-
-
-def _cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return every cell as text: percentages with one decimal, counts, a dash where nothing is defined."""
-    return pd.DataFrame({name: [_cell(str(name), value) for value in frame[name]] for name in frame})
-
-
-def _cell(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return "-"
-    return f"{100 * value:.1f}" if name in _PERCENT else f"{int(value):,}"
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cml_bench.report.formats.csv_text import csv_text
 from cml_bench.report.stream.describe import MISMATCH, StreamDescription
 
 _FORMATS: Final = {
@@ -83,7 +84,7 @@ def to_markdown(description: StreamDescription) -> str:
 def to_csv(description: StreamDescription) -> str:
     """Return CSV in full precision, label names joined by ``;``."""
     rows = description.rows.assign(new_labels=description.rows["new_labels"].map("; ".join))
-    return rows.to_csv(index=False)
+    return csv_text(rows)
 
 
 def _cells(rows: pd.DataFrame) -> pd.DataFrame:

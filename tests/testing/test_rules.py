@@ -314,7 +314,7 @@ def test_a_failure_raises_and_says_why() -> None:
 def test_a_crash_names_the_line_of_the_strategy_and_stops_the_rest() -> None:
     outcomes = {outcome.name: outcome for outcome in check_strategy(Crashes, raise_on_failure=False)}
     assert outcomes["runs"].detail.startswith("ZeroDivisionError: ")
-    assert "test_testing_rules.py, line" in outcomes["runs"].detail
+    assert "test_rules.py, line" in outcomes["runs"].detail
     assert outcomes["metadata"].status == "passed"
     assert {outcomes[name].status for name in CHECKS if name not in {"metadata", "config_round_trip", "runs"}} == {
         "skipped"
