@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
-from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Log
+from cml_bench.runs.events import CHECKPOINT_EVERY, DEFAULT_RESULTS, CheckpointEvery, Log
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_extras
 from cml_bench.runs.results import result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cml_bench.report.tables.table import ComparisonTable
-
-DEFAULT_RESULTS = Path("results/runs")
 
 
 def run(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.runs.events import DEFAULT_RESULTS
 
 
 class Format(str, Enum):
@@ -97,7 +98,7 @@ def compare(
     from cml_bench.report.formats import csv, html, latex, markdown, terminal
 
     table = api.compare(
-        results or [api.DEFAULT_RESULTS],
+        results or [DEFAULT_RESULTS],
         metric,
         rows=rows.value,
         columns=columns.value,

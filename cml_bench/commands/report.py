@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.runs.events import DEFAULT_RESULTS
+
 
 def report(
     results: Annotated[
@@ -29,7 +31,7 @@ def report(
     from cml_bench import api
     from cml_bench.report.page.write import figures_folder
 
-    page = api.write_report(results or [api.DEFAULT_RESULTS], output, metrics=metric, figures=figures)
+    page = api.write_report(results or [DEFAULT_RESULTS], output, metrics=metric, figures=figures)
     typer.echo(f"page: {page}")
     if figures:
         typer.echo(f"figures: {figures_folder(page)}")

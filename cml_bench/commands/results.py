@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from cml_bench.commands.formats import TableFormat
-from cml_bench.commands.run import DEFAULT_RESULTS
 from cml_bench.errors import CmlBenchError
+from cml_bench.runs.events import DEFAULT_RESULTS
 
 app = typer.Typer(
     name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True

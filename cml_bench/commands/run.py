@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.events import CHECKPOINT_EVERY
+from cml_bench.runs.events import CHECKPOINT_EVERY, DEFAULT_RESULTS
 
 if TYPE_CHECKING:
     from cml_bench.runs.job import Job
-
-DEFAULT_RESULTS = Path("results/runs")
 
 
 class Log(str, Enum):

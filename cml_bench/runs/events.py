@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 CheckpointEvery = str
@@ -11,6 +12,9 @@ CheckpointEvery = str
 
 CHECKPOINT_EVERY: CheckpointEvery = "10min"
 """What holds if nobody says otherwise."""
+
+DEFAULT_RESULTS = Path("results/runs")
+"""Where results go, and are looked for, if nobody says otherwise."""
 
 Log = Literal["tensorboard", "wandb"]
 """An option: the experiment tracker that follows a running job."""

@@ -14,7 +14,6 @@ from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import plain
 from cml_bench.report.formats.grid import Grid, make_grid
-from cml_bench.report.page.gaps import gaps
 from cml_bench.report.page.reproduce import reproducing_command
 from cml_bench.report.page.summary import Summary, summarize
 from cml_bench.report.tables.table import BenchmarkTable
@@ -99,12 +98,17 @@ def _part(identity: str, section: Section, files: FigureFiles) -> Part:
         summary=summarize(section),
         glyphs={method: glyph(look) for method, look in section.looks.items() if look.shown},
         plates=tuple(_plate(picture, identity, files) for picture in pictures),
-        gaps=(*gaps(section), *lacking),
+        gaps=(*_gaps(section.table), *lacking),
         commands={
             method: reproducing_command(section.table.benchmark, section.runs_of(method)) for method in section.looks
         },
         versions=tuple(sorted({run.history.code_version for run in section.runs} - {""})),
     )
+
+
+def _gaps(table: BenchmarkTable) -> list[str]:
+    """Return a sentence for each method that lacks something; what all lack is said under the table."""
+    return [f"{row['method']}: {row['notes']}." for row in table.rows.to_dict("records") if row["notes"]]
 
 
 def _plate(picture: Picture, part: str, files: FigureFiles) -> Plate:
