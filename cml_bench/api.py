@@ -137,10 +137,11 @@ def compare(
     """
     from cml_bench.report.tables.beside import with_published
     from cml_bench.report.tables.compare import compare as compare_frame
+    from cml_bench.report.tables.same_methods import by_shortest_name
 
     if published and (rows, columns) != ("method", "metric"):
         raise CmlBenchError("published rows are methods and their columns metrics: leave rows and columns as they are")
-    frame = _collected(results)
+    frame = by_shortest_name(_collected(results))
     table = compare_frame(
         frame,
         metrics,

@@ -114,6 +114,12 @@ def convert(
     return typed
 
 
+def beyond_defaults(target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some typed options that are not what ``target`` declares as their defaults."""
+    known = arguments(target)
+    return {name: value for name, value in options.items() if name not in known or value != known[name].default}
+
+
 def as_text(value: object) -> str:
     """Return an option's value as ``convert`` reads it: the inverse of typing it."""
     if isinstance(value, (list, tuple, dict)):

@@ -73,6 +73,8 @@ class SweepProgress:
             self._bars.update(self._lines[event.job], state=event.message)
         elif event.kind == "note":
             self.console.print(f"{name}: {event.message}", markup=False, style="yellow")
+        elif event.kind == "warning":
+            self.console.print(f"warning: {event.message}", markup=False, style="yellow")
         elif event.kind == "epoch":
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
             state = f"experience {event.experience + 1}, epoch {event.epoch}{loss}{self._map.get(event.job, '')}"

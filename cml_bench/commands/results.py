@@ -143,5 +143,12 @@ def merge(
 
     done = merge_results(sources, into)
     typer.echo(f"{done.added} results copied to {into}, {done.present} there already")
+    if done.supplied:
+        typer.echo(f"predictions added to {done.supplied} that had none")
+    if done.without_predictions:
+        typer.echo(
+            f"{done.without_predictions} of those copied came without predictions: tables show them, but metrics "
+            "cannot be computed anew"
+        )
     for folder in done.unfinished:
         typer.echo(f"not finished, left where it is: {folder}")

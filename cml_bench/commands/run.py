@@ -137,7 +137,8 @@ def _execute(
         from cml_bench.runs.check import check_jobs
 
         # A plan that cannot be carried out is none.
-        check_jobs(jobs)
+        for warning in check_jobs(jobs):
+            console.print(f"warning: {warning}", markup=False, style="yellow")
         console.print(forecast.to_terminal(forecast.forecast(jobs, results, retry_failed), workers))
         return
     try:

@@ -17,7 +17,7 @@ class AN(AssumeNegative):
     Source: Cole et al. 2021, arXiv 2106.09708.
     """
 
-    meta = CriterionMeta(name="an", title="AN", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="an", title="AN", reference="arXiv:2106.09708", open=True)
 
     def __init__(self) -> None:
         super().__init__()

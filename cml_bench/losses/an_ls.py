@@ -26,7 +26,7 @@ class ANLS(Criterion):
         CmlBenchError: If the smoothing is out of range.
     """
 
-    meta = CriterionMeta(name="an_ls", title="AN-LS", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="an_ls", title="AN-LS", reference="arXiv:2106.09708", open=True)
 
     def __init__(self, smoothing: float = 0.1) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class AssumeNegative(Based):
         CmlBenchError: If the base, one of its options or the scope is unknown.
     """
 
-    meta = CriterionMeta(name="assume_negative", title="AN", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="assume_negative", title="AN", reference="arXiv:2106.09708", open=True)
 
     def __init__(self, base: str | Criterion = "bce", scope: Literal["unmarked", "seen"] = "unmarked") -> None:
         super().__init__(base)

@@ -16,7 +16,7 @@ class BCE(Criterion):
     loss is 0 and so is its gradient.
     """
 
-    meta = CriterionMeta(name="bce", title="BCE", reference="")
+    meta = CriterionMeta(name="bce", title="BCE")
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over known entries, or 0 with a graph."""

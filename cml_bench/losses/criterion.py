@@ -29,15 +29,17 @@ class CriterionMeta:
             feature for each label.
         views: Augmented views of each image that the criterion compares, 1 or 2.
         head: Name of the head that it is about, where it is about one; empty for any.
+        open: Whether it learns from what the annotator left open, so that it can do without labels marked absent.
         exemptions: Conformance checks that do not apply, each with its reason.
     """
 
     name: str
     title: str
-    reference: str
+    reference: str = ""
     reads: Literal["logits", "output", "label_features"] = "logits"
     views: Literal[1, 2] = 1
     head: str = ""
+    open: bool = False
     exemptions: Mapping[str, str] = field(default_factory=dict)
 
 

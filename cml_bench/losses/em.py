@@ -28,7 +28,7 @@ class EM(Criterion):
         CmlBenchError: If alpha is negative.
     """
 
-    meta = CriterionMeta(name="em", title="EM", reference="arXiv:2203.16219")
+    meta = CriterionMeta(name="em", title="EM", reference="arXiv:2203.16219", open=True)
 
     def __init__(self, alpha: float = 0.1) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class EMAPL(Criterion):
         CmlBenchError: If an option is out of range.
     """
 
-    meta = CriterionMeta(name="em_apl", title="EM + APL", reference="arXiv:2203.16219", reads="output")
+    meta = CriterionMeta(name="em_apl", title="EM + APL", reference="arXiv:2203.16219", reads="output", open=True)
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.9, warm_up: float = 0.5, share: float = 0.9) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class EPR(Criterion):
         CmlBenchError: If k is not positive.
     """
 
-    meta = CriterionMeta(name="epr", title="EPR", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="epr", title="EPR", reference="arXiv:2106.09708", open=True)
 
     def __init__(self, k: float | None = None) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class Hill(Criterion):
         CmlBenchError: If an option is out of range.
     """
 
-    meta = CriterionMeta(name="hill", title="Hill", reference="arXiv:2112.07368")
+    meta = CriterionMeta(name="hill", title="Hill", reference="arXiv:2112.07368", open=True)
 
     def __init__(
         self, height: float = 1.5, margin: float = 1.0, gamma: float = 2.0, reduction: Reduction = "mean"

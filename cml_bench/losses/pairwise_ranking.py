@@ -21,7 +21,7 @@ class PairwiseRanking(Criterion):
     Source: Cole et al. 2021, arXiv 2106.09708, and the authors' code.
     """
 
-    meta = CriterionMeta(name="pairwise_ranking", title="PR", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="pairwise_ranking", title="PR", reference="arXiv:2106.09708", open=True)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of a batch, or 0 with a graph if nothing was asked for."""

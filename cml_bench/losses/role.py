@@ -52,7 +52,7 @@ class ROLE(Criterion):
         CmlBenchError: If k is not positive.
     """
 
-    meta = CriterionMeta(name="role", title="ROLE", reference="arXiv:2106.09708", reads="output")
+    meta = CriterionMeta(name="role", title="ROLE", reference="arXiv:2106.09708", reads="output", open=True)
     lr_factor = 10.0
 
     def __init__(self, k: float | None = None) -> None:

@@ -44,7 +44,7 @@ class SPLC(Criterion):
         CmlBenchError: If an option is out of range.
     """
 
-    meta = CriterionMeta(name="splc", title="SPLC", reference="arXiv:2112.07368", reads="output")
+    meta = CriterionMeta(name="splc", title="SPLC", reference="arXiv:2112.07368", reads="output", open=True)
 
     def __init__(
         self,

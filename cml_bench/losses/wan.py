@@ -20,7 +20,7 @@ class WAN(Criterion):
     Source: Cole et al. 2021, arXiv 2106.09708.
     """
 
-    meta = CriterionMeta(name="wan", title="WAN", reference="arXiv:2106.09708")
+    meta = CriterionMeta(name="wan", title="WAN", reference="arXiv:2106.09708", open=True)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the labels asked for, or 0 with a graph."""

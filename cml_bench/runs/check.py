@@ -1,29 +1,36 @@
-"""Bad input is found before anything runs."""
+"""Bad input is found before anything runs, and told what can hardly be meant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cml_bench.labels import ABSENT, row_blocks
+from cml_bench.losses.criterion import Criterion
 from cml_bench.models.backbones import Backbone
 from cml_bench.runs.benchmark import Benchmark, load_sources
 from cml_bench.runs.federated import clients_of
 from cml_bench.runs.given_features import GivenFeatures
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
-from cml_bench.runs.setup import make_backbone, make_model, plan, stream_order
+from cml_bench.runs.setup import Plan, make_backbone, make_model, plan, stream_order
+from cml_bench.streams.builder import Split
 from cml_bench.streams.dealing import Rows
 from cml_bench.training.config import TrainingConfig
 
 
-def check_jobs(jobs: Sequence[Job]) -> None:
+def check_jobs(jobs: Sequence[Job]) -> list[str]:
     """Resolve every job and build, once each, the benchmarks, streams and backbones they name; heads and criteria too.
 
     The process's global generators are left as they were, although layers are initialised.
 
+    Returns:
+        Sentences about what can run but can hardly be meant.
+
     Raises:
         CmlBenchError: The first sentence that a job would have failed with.
     """
-    streams: dict[tuple[Benchmark, str], Rows] = {}
+    streams: dict[tuple[Benchmark, str], tuple[Rows, bool]] = {}
+    blind: dict[tuple[str, str], dict[str, None]] = {}
     backbones: dict[tuple[Benchmark, TrainingConfig], Backbone | GivenFeatures] = {}
     for job in jobs:
         resolved = plan(job)
@@ -31,12 +38,34 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         stream = (resolved.benchmark, job.class_order)
         if stream not in streams:
             scenario = resolved.benchmark.build(class_order=stream_order(job))
-            streams[stream] = scenario.splits["train"].rows
+            split = scenario.splits["train"]
+            streams[stream] = split.rows, _marks_absent(split)
+        rows, marks_absent = streams[stream]
         if resolved.training.federated is not None:
-            clients_of(resolved, sources[0], streams[stream])
+            clients_of(resolved, sources[0], rows)
         settings = (resolved.benchmark, resolved.training)
         with isolated(job.seed, resolved.training.threads):
             if settings not in backbones:
                 backbones[settings] = make_backbone(resolved, sources)
             make_model(resolved, backbones[settings])
-            resolved.criterion(**resolved.criterion_options)
+            criterion = resolved.criterion(**resolved.criterion_options)
+        if not marks_absent and _needs_absent(resolved, criterion):
+            blind.setdefault((job.benchmark, resolved.benchmark.regime), {})[job.method] = None
+    return [
+        f"no label of {benchmark} with regime={regime} is marked absent, and these methods learn from marked labels "
+        f"alone, so that they call everything present: {', '.join(methods)}. Set loss=assume_negative, which takes "
+        "open labels for absent (loss.scope=seen for earlier labels, too), or another loss for open labels, say role"
+        for (benchmark, regime), methods in blind.items()
+    ]
+
+
+def _needs_absent(resolved: Plan, criterion: Criterion) -> bool:
+    """Return whether a method learns from marked labels alone; strategies in closed form have rules of their own."""
+    meta = getattr(resolved.learner, "meta", None)
+    return getattr(meta, "family", "") != "analytic" and not any(part.meta.open for part in criterion.with_bases)
+
+
+def _marks_absent(split: Split) -> bool:
+    rows = split.rows
+    blocks = row_blocks(len(rows), split.annotated.shape[1])
+    return any(bool((split.annotated[rows[block]] == ABSENT).any()) for block in blocks)

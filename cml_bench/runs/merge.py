@@ -26,11 +26,15 @@ class Merged:
         added: Jobs that were copied.
         present: Jobs that were there already, or came twice, with the same content.
         unfinished: Checkpoints of jobs without a result, which stay where they are.
+        supplied: Jobs among those present whose predictions were missing and are there now.
+        without_predictions: Jobs among those added that came without predictions.
     """
 
     added: int
     present: int
     unfinished: tuple[Path, ...]
+    supplied: int = 0
+    without_predictions: int = 0
 
 
 def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
@@ -39,17 +43,23 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
     A job that comes twice with the same content counts once. Nothing is overwritten: everything is looked at before
     the first file is copied, and copied aside before the first is put in place.
 
+    A result whose predictions are not there (those of a paper or a repository often lie elsewhere) is a result all the
+    same; they are added as soon as a folder has them.
+
     Args:
         sources: Folders with result files, or result files.
         into: Folder to copy to; made if it does not exist.
 
     Raises:
-        CmlBenchError: If the same job has two different results, a result cannot be read, its predictions are missing
-            or damaged, its place is taken, or the folder cannot be written.
+        CmlBenchError: If the same job has two different results, a result cannot be read, its predictions are damaged,
+            its place is taken, or the folder cannot be written.
     """
     into = Path(into)
     known = {read_result(path).key: path for path in (result_files(into) if _holds_results(into) else ())}
+    places = dict(known)
     planned: dict[Path, Path] = {}
+    supplied: dict[Path, Path] = {}
+    without = set()
     present, unfinished = 0, []
     for source in map(Path, sources):
         for path in result_files(source):
@@ -58,8 +68,12 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
             _refuse_links(path)
             result = read_result(path)
             _check_predictions(path, result)
+            predictions = path.with_suffix(".npz")
             if result.key in known:
                 _check_same(known[result.key], path, result)
+                place = places[result.key].with_suffix(".npz")
+                if predictions.exists() and not known[result.key].with_suffix(".npz").exists():
+                    supplied.setdefault(place, predictions)
                 present += 1
                 continue
             known[result.key] = path
@@ -68,10 +82,18 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
                 raise CmlBenchError(
                     f"{path} cannot be copied to {target}, where another job lies: rename one of the two"
                 )
-            planned[target] = path
+            places[result.key], planned[target] = target, path
+            if result.status == "ok" and not predictions.exists():
+                without.add(target.with_suffix(".npz"))
         unfinished += _unfinished(source)
-    _copy(planned, into)
-    return Merged(len(planned), present, tuple(unfinished))
+    # The result itself comes last: who finds it finds the rest.
+    beside = {
+        target.with_suffix(suffix): path.with_suffix(suffix) for target, path in planned.items() for suffix in _BESIDE
+    }
+    _copy({**beside, **supplied, **planned}, into)
+    return Merged(
+        len(planned), present, tuple(unfinished), len(supplied.keys() - without), len(without - supplied.keys())
+    )
 
 
 def _holds_results(folder: Path) -> bool:
@@ -87,10 +109,10 @@ def _refuse_links(path: Path) -> None:
 
 
 def _check_predictions(path: Path, result: Result) -> None:
-    if result.status != "ok":
+    predictions = path.with_suffix(".npz")
+    if result.status != "ok" or result.predictions is None or not predictions.exists():
         return
-    digest = predictions_digest(path.with_suffix(".npz"))
-    if result.predictions is not None and digest != result.predictions.sha256:
+    if predictions_digest(predictions) != result.predictions.sha256:
         raise CmlBenchError(f"the predictions of {path} have another checksum than the stored one: copy the file again")
 
 
@@ -101,9 +123,10 @@ def _check_same(one: Path, other: Path, result: Result) -> None:
         result.model_dump(mode="json"),
         first=("status", "job", "metrics", "predictions"),
     )
-    if found is None and result.status == "ok":
-        digests = [predictions_digest(path.with_suffix(".npz")) for path in (one, other)]
-        found = None if digests[0] == digests[1] else "the predictions differ"
+    both = [path.with_suffix(".npz") for path in (one, other)]
+    if found is None and all(path.exists() for path in both):
+        digests = {predictions_digest(path) for path in both}
+        found = None if len(digests) == 1 else "the predictions differ"
     if found is not None:
         raise CmlBenchError(
             f"{one} and {other} have the same key {result.key} and another content ({found}): delete one of the two; "
@@ -121,20 +144,23 @@ def _unfinished(source: Path) -> list[Path]:
 
 
 def _copy(planned: dict[Path, Path], into: Path) -> None:
-    """Copy results aside, then put them in place; on failure leave everything as it was."""
+    """Copy files and folders, as far as they are there, aside, then put them in place; on failure undo everything.
+
+    Args:
+        planned: Where each is to lie, and where it lies; put in place in this order.
+        into: The folder.
+    """
     aside = into / f".merge-{os.getpid()}.part"
     placed: list[Path] = []
     made = [folder for folder in (into, *into.parents) if not folder.exists()]
     try:
         aside.mkdir(parents=True)
         moves: list[tuple[Path, Path]] = []
-        for target, path in planned.items():
-            # The result itself comes last: who finds it finds the rest.
-            for suffix in (*_BESIDE, ".json"):
-                if (origin := path.with_suffix(suffix)).exists():
-                    copy = aside / f"{len(moves)}.part"
-                    (shutil.copytree if origin.is_dir() else shutil.copy2)(origin, copy)
-                    moves.append((copy, target.with_suffix(suffix)))
+        for target, origin in planned.items():
+            if origin.exists():
+                copy = aside / f"{len(moves)}.part"
+                (shutil.copytree if origin.is_dir() else shutil.copy2)(origin, copy)
+                moves.append((copy, target))
         for copy, target in moves:
             made += [folder for folder in target.parents if not folder.exists()]
             target.parent.mkdir(parents=True, exist_ok=True)

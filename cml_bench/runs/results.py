@@ -95,7 +95,9 @@ def result_files(results: Path | str | Sequence[Path | str]) -> list[Path]:
             raise CmlBenchError(f"{each} is no result file (*.json); name one, or a folder that a run has written")
         below = sorted(path for path in each.rglob("*.json") if not _is_beside(path, each)) if each.is_dir() else [each]
         if not below:
-            raise CmlBenchError(f"results folder {each} holds no result file (*.json); run a benchmark first")
+            read = each / "README.md"
+            there = f"; {read} says what it holds instead" if read.is_file() else ""
+            raise CmlBenchError(f"results folder {each} holds no result file (*.json); run a benchmark first{there}")
         found |= dict.fromkeys(below)
     return list(found)
 

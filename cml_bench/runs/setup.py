@@ -24,7 +24,7 @@ from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.pyramid import PackedPyramid
 from cml_bench.models.wrappers.wrapper import Wrapper
-from cml_bench.options import Pairs, arguments, convert
+from cml_bench.options import Pairs, arguments, beyond_defaults, convert
 from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
 from cml_bench.runs.given_features import GivenFeatures, given_features
@@ -83,11 +83,11 @@ class Plan:
             "title": self.learner.meta.title if is_strategy else self.learner.__name__,
             "family": self.learner.meta.family if is_strategy else "avalanche",
             "head": self.head.meta.name,
-            "head_options": self.head_options,
+            "head_options": beyond_defaults(self.head, self.head_options),
             "loss": loss.title,
-            "loss_options": self.criterion_options,
+            "loss_options": beyond_defaults(self.criterion, self.criterion_options),
             "wrap": self.wrapper and self.wrapper.meta.name,
-            "wrap_options": self.wrapper_options,
+            "wrap_options": beyond_defaults(self.wrapper, self.wrapper_options) if self.wrapper else {},
             "options": options,
             "replay_labels": options.get("relabel"),
         }

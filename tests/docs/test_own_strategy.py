@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_page_is_found_whole() -> None:
-    assert set(files()) == {"my_strategy.py", "my_plugin.py", "test_my_strategy.py"}
+    assert set(files()) == {"my_strategy.py", "crowded.py", "my_plugin.py", "test_my_strategy.py"}
 
 
 def test_the_test_of_the_page_passes(desk: Path) -> None:
@@ -59,6 +60,17 @@ def test_the_test_of_the_page_passes(desk: Path) -> None:
     (test,) = (value for name, value in names.items() if name.startswith("test_"))
     assert callable(test)
     test()
+
+
+def test_the_memory_of_the_page_keeps_the_crowded(desk: Path, tiny_dataset: Any) -> None:
+    labels = (torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) < 0.4).to(torch.int8)
+    memory = load("strategies", "./crowded.py:Crowded")(memory_size=7).memory(
+        SimpleNamespace(generator=lambda purpose: torch.Generator())
+    )
+    memory.update_from_dataset(tiny_dataset(range(40), labels))
+    shown = labels.sum(dim=1)
+    assert sorted(memory.sizes.tolist()) == shown.sort().values[-7:].tolist()
+    assert shown[torch.from_numpy(memory.ids)].tolist() == memory.sizes.tolist()
 
 
 def test_both_forms_of_the_entry_point_say_the_same(desk: Path) -> None:

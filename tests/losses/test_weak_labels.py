@@ -153,6 +153,16 @@ def test_extreme_logits_stay_finite(tiny_dataset: Any, name: str) -> None:
         assert pull.isfinite().all()
 
 
+@pytest.mark.parametrize("name", [*NAMES, "bce", "asl", "assume_negative", "clml+asl"])
+def test_what_is_declared_of_open_entries_holds(tiny_dataset: Any, name: str) -> None:
+    """Only a criterion that declares it gets anything from open entries, in any epoch."""
+    labels = torch.tensor([[1, -1, -1], [-1, 1, -1], [1, -1, 1], [-1, -1, 1]], dtype=torch.int8)
+    criterion, pulled = ready(name, labels, tiny_dataset), torch.zeros(())
+    for epoch in (0, 1):
+        pulled = pulled + judged(criterion, drawn((4, 3), epoch, 1), labels, epoch)[1][labels == UNMARKED].abs().sum()
+    assert bool(pulled > 0) == any(part.meta.open for part in criterion.with_bases)
+
+
 @every_criterion
 def test_the_batch_is_left_as_it_was(tiny_dataset: Any, name: str) -> None:
     labels = torch.tensor([[1, -1, -1], [-1, 1, 0]], dtype=torch.int8)

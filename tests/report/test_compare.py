@@ -347,3 +347,34 @@ def test_the_same_images_under_two_settings_are_one_block(frame_of: Any, grid_of
     assert note.startswith("Best last mAP: er, 10.0 above lwf over 3 pairs: cannot be told apart.")
     note = one(frame_of(*one_way, *grid_of(3, 1, "voc", er=0.5, lwf=0.4)), "last_map", columns="benchmark").notes[0]
     assert "over 6 pairs" in note
+
+
+def test_cells_average_the_same_methods(frame_of: Any, grid_of: Any, job: Any) -> None:
+    """Good strategies alone were tried with ASL: its column must not look better for that."""
+    asl = {"loss": "ASL"}
+    jobs = [
+        {**each, "loss": loss, "method": f"{each['method']}{' loss=asl' * (loss == 'ASL')}"}
+        for loss, kept in (("BCE", ("er", "naive", "er head=dlfl", "naive head=dlfl")), ("ASL", ("er", "er head=dlfl")))
+        for each in grid_of(3, 1, **{"er": 0.6, "naive": 0.2, "er__head=dlfl": 0.7, "naive__head=dlfl": 0.3})
+        if each["method"] in kept
+    ]
+    table = one(frame_of(*jobs), "last_map", rows="head", columns="loss")
+    cells = table.rows.set_index("head")
+    good = {
+        head: np.mean([each["last_map"] for each in jobs if each["method"] == name])
+        for head, name in (("linear", "er"), ("dlfl", "er head=dlfl"))
+    }
+    for head, level in good.items():
+        assert cells.loc[head, ["BCE_mean", "ASL_mean"]].tolist() == pytest.approx([level, level])
+    assert table.notes[-1] == (
+        "Left out, so that figures beside each other are over the same methods: naive, naive head=dlfl."
+    )
+    apart = [*jobs[:12], *({**each, **asl} for each in grid_of(3, 1, **{"lwf__loss=asl": 0.5}))]
+    uneven = one(frame_of(*apart), "last_map", rows="head", columns="loss")
+    assert uneven.rows.set_index("head").loc["linear", "BCE_mean"] == pytest.approx(0.4031, abs=1e-3)
+    assert uneven.notes[-1].startswith("No method is in all cells")
+    # Benchmarks are conditions: what is compared stands in one of them.
+    voc = [{**each, "title": "VOC"} for each in grid_of(3, 1, "voc", **{"lwf": 0.5, "lwf__head=dlfl": 0.6})]
+    both = one(frame_of(*jobs[:12], *voc), "last_map", rows="benchmark", columns="head")
+    assert both.rows["n"].tolist() == [12, 6]
+    assert not [note for note in both.notes if "beside each other" in note]

@@ -32,7 +32,7 @@ def test_few_jobs_are_warned_of_under_every_table(frame_of: Any, grid_of: Any) -
     for text in (rendered(table), to_markdown(table), to_csv(table), to_latex(table), to_html(table)):
         flat = " ".join(text.replace("-{}-", "--").split())
         assert "Best last mAP: er, 10.0 above lwf over 2 pairs: cannot be told apart." in flat
-        assert "Warning: 2 seeds only" in flat
+        assert "2 seeds only; means" in flat
 
 
 def rendered(table: ComparisonTable, **options: Any) -> str:
@@ -103,6 +103,31 @@ def test_latex_escapes_every_letter(frame_of: Any, job: Any) -> None:
     assert r"\textless{}script\textgreater{}" in line
     bad = to_latex(compare(frame_of(job("a--b", 0, -0.25)), ["last_map"]))
     assert r"a-{}-b & linear & BCE & $-$25.0" in bad
+
+
+@pytest.mark.parametrize("name", ["[a]", "*a", "[a] b"])
+def test_latex_takes_no_name_for_an_argument(frame_of: Any, job: Any, name: str) -> None:
+    """After the end of a row, or a rule, a bracket or a star would be theirs."""
+    lines = to_latex(compare(frame_of(job(name, 0, 0.5), job("b", 0, 0.4)), ["last_map"])).splitlines()
+    (line,) = (line for line in lines if name[1:] in line and "&" in line)
+    assert line.startswith(f"{{{name[0]}}}{name[1:]} & ")
+
+
+def test_notes_in_latex_are_for_readers_of_a_paper(frame_of: Any, grid_of: Any) -> None:
+    few = frame_of(*grid_of(2, 1, **{"er": 0.5, "./a--b.py:C": 0.6}), *grid_of(2, 1, "voc", er=0.5, naive=0.4))
+    table = compare(few, ["last_map"], baseline="er")
+    text = to_latex(table)
+    notes = [note for part in table.benchmarks for note in part.notes] + list(table.notes)
+    assert sum(" --" in note for note in notes) >= 7
+    assert not re.search(r" -(?:\{\})?-", text)
+    for told in (
+        "over 2 pairs: cannot be told apart. A test needs 6 pairs.\\par",
+        "footnotesize 2 seeds only; means and deviations of so few say little.\\par",
+        "No p can reach 0.05 with 2 pairs: that takes 6.\\par",
+        "2 benchmarks, one table each.\\par",
+        "./a-{}-b.py:C",
+    ):
+        assert told in text
 
 
 class Page(HTMLParser):

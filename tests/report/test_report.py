@@ -208,7 +208,10 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("method,last_map\n")
     with pytest.raises(CmlBenchError, match=r"table\.csv is no result file"):
         collect(tmp_path / "table.csv")
-    with pytest.raises(CmlBenchError, match="holds no result file"):
+    with pytest.raises(CmlBenchError, match=r"holds no result file .*; run a benchmark first$"):
+        collect(tmp_path)
+    (tmp_path / "README.md").write_text("Tables.")
+    with pytest.raises(CmlBenchError, match=r"; run a benchmark first; .*/README\.md says what it holds instead$"):
         collect(tmp_path)
 
 

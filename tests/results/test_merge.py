@@ -79,9 +79,6 @@ def test_what_is_not_whole_is_refused(store: Any, tmp_path: Path) -> None:
     npz.write_bytes(whole[:-1])
     with pytest.raises(CmlBenchError, match="another checksum than the stored one"):
         merge_results([tmp_path / "a"], tmp_path / "all")
-    npz.unlink()
-    with pytest.raises(CmlBenchError, match=r"predictions file .* cannot be read .*run the job again"):
-        merge_results([tmp_path / "a"], tmp_path / "all")
     npz.write_bytes(whole)
     path.write_text(path.read_text()[:-40])
     with pytest.raises(CmlBenchError, match="it breaks off"):
@@ -89,6 +86,22 @@ def test_what_is_not_whole_is_refused(store: Any, tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="does not exist"):
         merge_results([tmp_path / "nowhere"], tmp_path / "all")
     assert not (tmp_path / "all").exists()
+
+
+def test_a_result_without_predictions_gets_them_from_a_folder_that_has_them(store: Any, tmp_path: Path) -> None:
+    whole, into = tmp_path / "whole", tmp_path / "all"
+    for seed in range(3):
+        store(whole, seed=seed)
+    bare = shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("*.npz"))
+    assert merge_results([bare], into) == Merged(3, 0, (), without_predictions=3)
+    assert content(into) == content(bare)
+    one = store(tmp_path / "part", seed=1).with_suffix(".npz")
+    assert merge_results([tmp_path / "part"], into) == Merged(0, 1, (), supplied=1)
+    assert content(into) == content(bare) | {str(one.relative_to(tmp_path / "part")): one.read_bytes()}
+    assert merge_results([bare, whole], into) == Merged(0, 6, (), supplied=2)
+    assert content(into) == content(whole)
+    assert merge_results([bare, whole], tmp_path / "at once") == Merged(3, 3, ())
+    assert content(tmp_path / "at once") == content(whole)
 
 
 def test_nothing_is_overwritten(store: Any, tmp_path: Path) -> None:

@@ -75,9 +75,11 @@ def test_a_group_is_scored_on_its_labels_alone(store: Any, predictions: Any, tmp
 def test_after_each_experience(store: Any, predictions: Any, tmp_path: Path, rule: str) -> None:
     made = predictions(rule)
     store(tmp_path, made=made)
-    rows = rescore(tmp_path, ["map", "cf1_macro@0.7"], by="experience", groups=True).rows
+    rows = rescore(tmp_path, ["map", "cf1_macro@0.7", "dropped_labels"], by="experience", groups=True).rows
     assert rows["experience"].tolist() == [1, 2, 3]
     for t in range(3):
+        dropped = [int((~truth.any(axis=0)).sum()) for truth, _ in parts_after(made, t, list(range(7)))]
+        assert rows["dropped_labels"][t] == sum(dropped)
         for group, columns in GROUPS.items():
             maps = mean([mean_ap(*part) for part in parts_after(made, t, columns)])
             f1 = mean([macro_f1(*part, 0.7) for part in parts_after(made, t, columns)])

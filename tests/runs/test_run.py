@@ -310,6 +310,16 @@ def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("regime", ["single_positive", "missing_positives rate=0.2", "kept_positives share=0.5"])
+def test_a_loss_that_sees_positives_alone_is_warned_of(small_jobs: Any, regime: str) -> None:
+    methods = ["naive", "er loss=asl", "naive loss=role", "naive loss=assume_negative loss.base=asl", "ridge"]
+    (told,) = check_jobs(small_jobs(methods, seeds=(0, 1), regime=regime))
+    assert told.startswith(f"no label of digits with regime={regime} is marked absent, and these methods learn")
+    assert "call everything present: naive, er loss=asl. Set loss=assume_negative" in told
+    for fine in ("full", "candidates noise=0.1", "partial_labels known=0.5"):
+        assert check_jobs(small_jobs(methods[:1], regime=fine)) == []
+
+
 def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
     """Layers are initialised to find bad options; who runs jobs in the own process must not notice."""
     states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002

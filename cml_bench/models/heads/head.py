@@ -83,7 +83,7 @@ class HeadMeta:
     title: str
     features: FeatureKind
     growth_keeps_logits: bool
-    reference: str
+    reference: str = ""
     label_features: bool = False
     attention: bool = False
     exemptions: Mapping[str, str] = field(default_factory=dict)

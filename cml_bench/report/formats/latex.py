@@ -27,6 +27,9 @@ _LETTERS: Final = str.maketrans(
     }
 )
 
+_ADVICE: Final = re.compile(r"[:;,.] [^:;,.]*(?<= )--[a-z][^.]*(?=\.)")
+"""The clause of a sentence, or the sentence, that names an option of the command line."""
+
 
 def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
     """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below.
@@ -53,11 +56,15 @@ def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
 def _shown(text: object) -> str:
     """Return text that LaTeX shows as it is; a minus sign is one, hyphens stay hyphens."""
     plain = str(text).translate(_LETTERS).replace("--", "-{}-")
+    # The end of a row and a rule take a star or brackets after them for their own.
+    plain = re.sub(r"^[\[*]", r"{\g<0>}", plain)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", plain)
 
 
 def _note(note: str) -> str:
-    return f"{{\\par\\smallskip\\footnotesize {_shown(note)}\\par}}\n"
+    """Return a note for readers of a paper, who run no command."""
+    told = _ADVICE.sub("", note.removeprefix("Warning: "))
+    return f"{{\\par\\smallskip\\footnotesize {_shown(told)}\\par}}\n"
 
 
 def _styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.str_]:

@@ -19,6 +19,7 @@ from cml_bench.report.figures.section import Section, make_section
 from cml_bench.report.page.parts import Overall, make_overall, make_parts
 from cml_bench.report.stored.label_groups import CUTS
 from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.same_methods import by_shortest_name
 
 _PAGE: Final = Path(__file__).parent / "template"
 
@@ -42,6 +43,7 @@ def write_page(
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise CmlBenchError(f"{output} is no page: give a file that ends in .html")
+    frame = by_shortest_name(frame)
     comparison = compare(frame, metrics, cost=True)
     sections = [make_section(table, frame) for table in comparison.benchmarks]
     with FigureFiles(figures_folder(output) if figures else None) as files:

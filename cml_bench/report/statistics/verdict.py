@@ -59,9 +59,7 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
     if rivals.empty:
-        return Verdict(
-            f"No verdict on {what}: these methods share no seed and class order; run them on the same ones.{apart}"
-        )
+        return Verdict(f"No verdict on {what}: these methods have no seed and class order in common.{apart}")
     sign = -1.0 if lower_is_better else 1.0
     means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
     best = str(means.index[0])

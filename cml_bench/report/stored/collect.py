@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from cml_bench.runs.job import LOCATIONS
 from cml_bench.runs.results import ResultError, read_result, result_files
-from cml_bench.runs.schema import Cost, Result
+from cml_bench.runs.schema import Cost, MethodRecord, Options, Result
 
 JOB_COLUMNS: Final = (
     "path",
@@ -25,6 +26,7 @@ JOB_COLUMNS: Final = (
     "data",
     "title",
     "protocol",
+    "named",
     "method",
     "method_title",
     "family",
@@ -32,6 +34,9 @@ JOB_COLUMNS: Final = (
     "loss",
     "wrap",
     "replay_labels",
+    "strategy_options",
+    "parts",
+    "training",
     "class_order",
     "seed",
     "seconds",
@@ -70,10 +75,13 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
 
     Returns:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
-        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal; ``sources`` a digest
-        of the labels and ``data`` one of labels and weights (None for a job that failed before it had read them);
-        ``code_version`` that of the cml_bench that ran it, and ``finished`` when (both None where the result does not
-        say); ``when_learnt`` the mAP of each experience's labels right after it.
+        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal, and so are
+        ``strategy_options`` (defaults filled in), ``parts`` (head, criterion and wrapper with their options) and
+        ``training`` (settings, defaults filled in), None for failed jobs; ``named`` is what the job called its method,
+        and ``method`` the same until ``by_shortest_name`` has seen it; ``sources`` a digest of the labels and ``data``
+        one of labels and weights (None for a job that failed before it had read them); ``code_version`` that of the
+        cml_bench that ran it, and ``finished`` when (both None where the result does not say); ``when_learnt`` the mAP
+        of each experience's labels right after it.
 
         Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``peak_memory_mb`` the
         largest over phases, in MiB; ``stored_images`` the most images that the memories held (0 for none) and
@@ -138,6 +146,7 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "data": _data_digest(result),
         "title": benchmark and benchmark.title,
         "protocol": benchmark and benchmark.protocol,
+        "named": job.method,
         "method": job.method,
         "method_title": method and method.title,
         "family": method and method.family,
@@ -145,6 +154,9 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "loss": method and method.loss,
         "wrap": method and method.wrap,
         "replay_labels": method and method.replay_labels,
+        "strategy_options": method and _canonical(method.options),
+        "parts": method and _canonical(_parts(method)),
+        "training": _training(job.resolved),
         "class_order": job.class_order,
         "seed": job.seed,
         **costs(result.cost),
@@ -169,6 +181,19 @@ def costs(cost: Cost | None) -> dict[str, float | None]:
         "memory_mb": memory.bytes / 2**20 if memory else None,
         "trainable_parameters": parameters.trainable if parameters else None,
     }
+
+
+def _parts(method: MethodRecord) -> list[object]:
+    """Return head, criterion and wrapper, each with its options."""
+    return [method.head, method.head_options, method.loss, method.loss_options, method.wrap, method.wrap_options]
+
+
+def _training(resolved: Options) -> str | None:
+    """Return the training settings, without where files lie; None where the result does not say."""
+    found = resolved.get("training")
+    if not isinstance(found, dict):
+        return None
+    return _canonical({key: value for key, value in found.items() if key not in LOCATIONS})
 
 
 def _data_digest(result: Result) -> str | None:

@@ -23,9 +23,11 @@ from cml_bench.runs.schema import Result
 By = Literal["job", "experience", "label"]
 """An option: what has a row of its own."""
 
+_DROPPED: Final = "dropped_labels"
+"""Of the whole run, it is those of the last experience."""
 _WHOLE_RUN: Final = (
     *("forgetting", "forgetting_relative", "forgetting_diagonal", "forgetting_diagonal_relative"),
-    *("backward_transfer", "dropped_labels", "undefined_forgetting", "undefined_experiences"),
+    *("backward_transfer", _DROPPED, "undefined_forgetting", "undefined_experiences"),
 )
 _DEFAULT: Final[dict[By, tuple[str, ...]]] = {
     "job": ("last_map", "avg_map", "last_cf1_macro@0.5", "last_cf1_harmonic@0.5", "last_of1@0.5", "forgetting"),
@@ -66,8 +68,8 @@ def rescore(
         results: Result files or folders with result files.
         metrics: Names as in the metrics summary, with any threshold: ``avg_map``, ``last_cf1_macro@0.6``; of a group of
             labels as ``last_map_minor`` or ``last_cf1_macro_minor@0.6``. By experience the figure after it is meant,
-            without ``last_``. By label a metric is that of the label alone: ``map`` its average precision, ``cp`` its
-            precision, ``cf1_macro`` its F1. None for the usual ones.
+            without ``last_``; ``dropped_labels`` is how many it lacks. By label a metric is that of the label alone:
+            ``map`` its average precision, ``cp`` its precision, ``cf1_macro`` its F1. None for the usual ones.
         by: ``job``, ``experience`` or ``label``.
         groups: Give each metric for each group of labels as well.
         cuts: Training images from which a label is moderate, and from which it is major; None for the groups that the
@@ -152,7 +154,8 @@ def _names(
     known = _known_groups(result)
     names = [_parse(text, known) for text in texts]
     for name in names:
-        if by == "experience" and (name.span == "avg" or name.figure in _WHOLE_RUN):
+        whole_run = name.figure in _WHOLE_RUN and name.figure != _DROPPED
+        if by == "experience" and (name.span == "avg" or whole_run):
             raise UnknownMetricError(f"metric {str(name)!r} is of the whole run, not of an experience")
         if by == "label" and name.group:
             raise UnknownMetricError(f"metric {str(name)!r} is of a group; rows by label have their group in a column")
@@ -216,6 +219,7 @@ def _of_experiences(
         restricted = _of_group(predictions, group, groups)
         figures = evaluate(restricted, _thresholds(part))["per_experience"]
         for row, after in zip(rows, figures, strict=True):
+            after = {**after, _DROPPED: len(after[_DROPPED])}
             row.update({str(name): _number(after[name.after_experience]) for name in part})
     return [{"experience": row["experience"], **{str(name): row[str(name)] for name in names}} for row in rows]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from cml_bench.report.tables.keys import BLOCK
+from cml_bench.report.tables.keys import BLOCK, RANKED
 
 
 def comparable(keys: pd.DataFrame, row: str) -> tuple[pd.Index[int], tuple[str, ...]]:
@@ -30,6 +30,35 @@ def comparable(keys: pd.DataFrame, row: str) -> tuple[pd.Index[int], tuple[str, 
         return keys.index, ()
     alone = set(keys.loc[~shared, "method"]) - set(keys.loc[shared, "method"])
     return keys.index[shared], tuple(sorted(alone))
+
+
+def even_cells(keys: pd.DataFrame, row: str, across: str, by: str) -> tuple[pd.Index[int], bool]:
+    """Choose the jobs that the cells of a table may be compared over: those of methods that each of them has.
+
+    Cells that average over methods would else differ by what they average over: a criterion that was tried with good
+    strategies alone would look good. Where either rows or columns are conditions (benchmarks, say), the cells of one
+    condition are compared; else all of them. Cells without a job are left aside, and where the others share no method
+    nothing is left out. As for rows that are methods, all seeds and class orders count.
+
+    Args:
+        keys: What ``job_keys`` returned, for finished jobs.
+        row: One of ``KEYS``.
+        across: Another one.
+        by: That of the two which competes; ``row`` where both or neither do.
+
+    Returns:
+        The index of the jobs that count, and whether some cells average different methods all the same.
+    """
+    others = [key for key in BLOCK[by] if key not in (row, across, "class_order", "seed")]
+    if "method" in (row, across) or not others:
+        return keys.index, False
+    conditions = [key for key in (row, across) if key not in RANKED]
+    place = keys[conditions[0]] if len(conditions) == 1 else pd.Series("", index=keys.index)
+    alike = keys[others].assign(place=place, cell=keys.groupby([row, across]).ngroup())
+    cells_with_it = alike.groupby([*others, "place"])["cell"].transform("nunique")
+    shared = cells_with_it == alike.groupby("place")["cell"].transform("nunique")
+    some = shared.groupby(place).transform("any")
+    return keys.index[shared | ~some], not some.all()
 
 
 def make_blocks(keys: pd.DataFrame, figures: pd.Series[float], key: str) -> pd.DataFrame:

@@ -13,11 +13,12 @@ from cml_bench.report.statistics.verdict import Verdict, few_seeds, rank_verdict
 from cml_bench.report.tables import remarks
 from cml_bench.report.tables.averages import average, row_notes
 from cml_bench.report.tables.baseline import with_baseline
-from cml_bench.report.tables.blocks import comparable, find_competitors, make_blocks, one_a_data_set
+from cml_bench.report.tables.blocks import comparable, even_cells, find_competitors, make_blocks, one_a_data_set
 from cml_bench.report.tables.job_metrics import full_name, with_metrics
 from cml_bench.report.tables.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.tables.quantities import COSTS, heading, quantity
 from cml_bench.report.tables.repeats import CONFIGURATION, finished_once
+from cml_bench.report.tables.same_methods import by_shortest_name
 from cml_bench.report.tables.table import BOUND, BenchmarkTable, Column, ComparisonTable
 
 DEFAULT_METRICS: Final = (
@@ -46,9 +47,11 @@ def compare(
 ) -> ComparisonTable:
     """Average jobs, and test what differs between them on the same seeds and class orders.
 
-    A job that was run twice (same configuration, method, class order and seed) counts once, by its newest result.
+    A job that was run twice (same configuration, method, class order and seed) counts once, by its newest result; a
+    method that was named with its defaults and without is one, called by its shortest name.
     Failed jobs are counted and never averaged. Where rows are a part of methods (``head``), a row averages whole
-    methods, so only jobs count that differ from one of another row in that part alone; the others are named.
+    methods, so only jobs count that differ from one of another row in that part alone; the others are named. Cells of
+    parts by parts average the jobs that all of them have (see ``even_cells``).
 
     Args:
         frame: What ``collect`` returned, or some of its rows.
@@ -66,7 +69,7 @@ def compare(
     """
     check_keys(rows, columns)
     unreadable = frame[frame["status"] == "unreadable"]
-    jobs = _with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True))
+    jobs = by_shortest_name(_with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True)))
     if not metrics:
         metrics = DEFAULT_METRICS if columns == "metric" else DEFAULT_METRICS[:1]
     costs = [name for name in COSTS if cost and name in jobs and jobs[name].notna().any()]
@@ -81,12 +84,18 @@ def compare(
         _table(group, keys.loc[group.index], each, rows, columns) for group in groups if len(group) for each in shown
     ]
     if baseline is not None:
-        tables = with_baseline(tables, baseline)
+        tables = with_baseline(tables, _name_here(baseline, jobs))
     return ComparisonTable(
         benchmarks=tuple(_sorted(table, sort) for table in tables),
         unreadable=tuple(f"{row.path}: {row.error}" for row in unreadable.itertuples()),
         notes=remarks.benchmarks_remarks(keys, one_table_each=len(groups) > 1),
     )
+
+
+def _name_here(method: str, jobs: pd.DataFrame) -> str:
+    """Return what rows call a method that may have been named with its defaults."""
+    found = jobs.loc[jobs["named"] == method, "method"]
+    return str(found.iloc[0]) if found.nunique() == 1 else method
 
 
 def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
@@ -111,12 +120,16 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
     jobs = jobs.assign(repeated=(jobs["status"] == "ok") & ~jobs.index.isin(finished.index))
     where = keys.loc[finished.index]
     ranked = next((key for key in (row, across) if key in RANKED), None)
-    fair, alone = comparable(where, ranked or row)
+    by = ranked or row
+    even, uneven = (where.index, False) if across == "metric" else even_cells(where, row, across, by)
+    left, where = where.drop(index=even), where.loc[even]
+    fair, alone = comparable(where, by)
     unpaired = where.drop(index=fair)
+    without = {*left["method"]} - {*where["method"]}
     if across == "metric":
         # A row averages whole methods; one that this row alone has would speak for it.
-        where = where.loc[fair]
-        jobs = jobs[~keys.loc[jobs.index, "method"].isin(alone)]
+        where, without = where.loc[fair], {*alone}
+    jobs = jobs[~keys.loc[jobs.index, "method"].isin(without)]
     columns = _columns(metrics, where, across)
     shown = {column.key: where.index for column in columns}
     if across != "metric":
@@ -127,7 +140,6 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
     rows = average(jobs, keys.loc[jobs.index], where.index, row, figures)
     defined = [column.key for column in columns if across == "metric"]
     rows["notes"] = [row_notes(each, defined) for each in rows.to_dict("records")]
-    by = ranked or row
     bounds = set(keys.loc[jobs.index[jobs["family"] == BOUND], by]) if by in ("method", "strategy") else set()
     table = BenchmarkTable(
         **(_SEVERAL if "benchmark" in (row, across) else _configuration(jobs)),
@@ -147,10 +159,12 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         str(found or ""),
         few_seeds(table.blocks),
         remarks.bounds_remark(bounds),
+        remarks.named_remark(jobs),
         remarks.averaged_remark(where, row, across),
         *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
         remarks.unlike_remark(table.blocks, by),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
+        remarks.cells_remark(left, uneven=uneven),
         remarks.dropped_remark(finished),
         remarks.versions_remark(finished["code_version"]),
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.tables.repeats import CONFIGURATION
-from cml_bench.runs.method import Method, parse_method
+from cml_bench.report.tables.same_methods import read_method, strategy_names, with_options
 
 _Of = TypeVar("_Of", str, int)
 
@@ -45,25 +44,22 @@ def job_keys(jobs: pd.DataFrame) -> pd.DataFrame:
         A frame with the index of ``jobs`` and text columns ``method``, ``strategy``, ``head``, ``loss``, ``wrap``,
         ``benchmark``, ``class_order``, and ``seed``.
     """
-    methods = {spec: _parsed(spec) for spec in jobs["method"].unique()}
+    methods = {spec: read_method(spec) for spec in jobs["method"].unique()}
     told = {part: _told(jobs, part) for part in ("head", "loss", "wrap")}
     parts = {
         spec: {
-            "strategy": (method.strategy, method.options),
             "head": (told["head"].get(spec) or method.head or "", method.head_options),
             "loss": (told["loss"].get(spec) or method.loss or "", method.loss_options),
             "wrap": (told["wrap"].get(spec) or method.wrap or "", method.wrap_options),
         }
         for spec, method in methods.items()
     }
-    keys: dict[str, Any] = {"method": jobs["method"].astype(str)}
-    for part in ("strategy", "head", "loss", "wrap"):
+    # A strategy is named with its options everywhere; of the others it is a rare thing to vary them.
+    keys: dict[str, Any] = {"method": jobs["method"].astype(str), "strategy": strategy_names(jobs)}
+    for part in ("head", "loss", "wrap"):
         values = {spec: each[part] for spec, each in parts.items()}
-        # A strategy is named with its options everywhere; of the others it is a rare thing to vary them.
-        labels = {spec: _with_options(*value) for spec, value in values.items()}
-        if part != "strategy":
-            labels = _shortest({spec: value[0] for spec, value in values.items()}, labels)
-        keys[part] = jobs["method"].map(labels)
+        labels = {spec: with_options(*value) for spec, value in values.items()}
+        keys[part] = jobs["method"].map(_shortest({spec: value[0] for spec, value in values.items()}, labels))
     keys["benchmark"] = _benchmark_labels(jobs)
     keys["class_order"] = jobs["class_order"].astype(str)
     keys["seed"] = jobs["seed"]
@@ -81,22 +77,10 @@ def check_keys(rows: str, columns: str) -> None:
         raise CmlBenchError(f"rows={rows} and columns={columns} say the same twice: choose another for one of them")
 
 
-def _parsed(spec: str) -> Method:
-    try:
-        return parse_method(spec)
-    except CmlBenchError:
-        # A name that no longer reads as a method is still a name.
-        return Method(spec, None, None, (), (), ())
-
-
 def _told(jobs: pd.DataFrame, part: str) -> dict[str, str]:
     """Return what the results say of a part of each method: a failed job says nothing, others of the method do."""
     told = jobs.dropna(subset=[part]).groupby("method")[part].first()
     return {str(method): str(name) for method, name in told.items()}
-
-
-def _with_options(name: str, options: Sequence[tuple[str, str]]) -> str:
-    return " ".join([name, *(f"{key}={value}" for key, value in options)])
 
 
 def _shortest(names: dict[_Of, str], full: dict[_Of, str]) -> dict[_Of, str]:

@@ -16,6 +16,13 @@ def word(key: str) -> str:
     return {"class_order": "class order", "loss": "criterion"}.get(key, key)
 
 
+def named_remark(jobs: pd.DataFrame) -> str:
+    """Say which methods were run under other names, too, that spell out defaults; nothing if there are none."""
+    spelt = jobs.loc[jobs["named"].fillna(jobs["method"]) != jobs["method"], ["named", "method"]].drop_duplicates()
+    told = listed(sorted(f"{row.named} ({row.method})" for row in spelt.itertuples()))
+    return f"The same under a longer name, and counted as what stands in brackets: {told}." if told else ""
+
+
 def bounds_remark(bounds: Collection[str]) -> str:
     """Say which rows lead nothing, for they see what a learner of the stream may not; nothing if there are none."""
     return f"Bounds, not ranked: {listed(sorted(bounds))}." if bounds else ""
@@ -50,6 +57,20 @@ def unpaired_remark(unpaired: pd.DataFrame, alone: Collection[str], key: str, *,
         jobs = listed([f"{method} ({count})" for method, count in counts.items()])
         remarks.append(f"{told}, for no other {word(key)} has the same seed and class order: jobs of {jobs}.")
     return " ".join(remarks)
+
+
+def cells_remark(left: pd.DataFrame, *, uneven: bool) -> str:
+    """Say which methods cells of a table leave out to average the same ones, and if some average different ones.
+
+    Args:
+        left: Keys of the jobs left out.
+        uneven: Whether there are cells that share no method.
+    """
+    methods = listed(sorted(left["method"].unique()))
+    told = [f"Left out, so that figures beside each other are over the same methods: {methods}."] if methods else []
+    if uneven:
+        told.append("No method is in all cells: figures beside each other are over different ones, and compare little.")
+    return " ".join(told)
 
 
 def unlike_remark(blocks: pd.DataFrame, key: str) -> str:

@@ -65,6 +65,12 @@ PATIENCE: Final = 60.0
 """Seconds that a job started anew waits for its former self: a machine may be given up before it is dead."""
 
 
+def warn(report: Report, sentences: Sequence[str]) -> None:
+    """Report what ``check_jobs`` says of jobs that have not begun."""
+    for sentence in sentences:
+        report(Event(0, "warning", sentence))
+
+
 def report_outcome(index: int, job: Job, results: Path, report: Report, ran: bool) -> None:
     """Report a job that has ended elsewhere as its result file here has it; one that did not run is skipped."""
     if not ran:

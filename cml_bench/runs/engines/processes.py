@@ -17,7 +17,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.engines.engine import Engine, report_lost
+from cml_bench.runs.engines.engine import Engine, report_lost, warn
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
@@ -48,7 +48,7 @@ class Processes(Engine):
         warm_up()
         with _Pool(1, report) as pool:
             try:
-                pool.submit(_check, jobs).result()
+                warn(report, pool.submit(_check, jobs).result())
             except BrokenProcessPool:
                 raise CmlBenchError(
                     "the worker processes did not start: a script that runs several at once must do so under "
@@ -145,10 +145,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job]) -> list[str]:
     from cml_bench.runs.check import check_jobs
 
-    check_jobs(jobs)
+    return check_jobs(jobs)
 
 
 def _work(job: Job, results: Path, index: int, checkpoint_every: CheckpointEvery) -> None:

@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import replace_file
-from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, without_outcome
+from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, warn, without_outcome
 from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import result_path
@@ -58,7 +58,7 @@ class Ray(Engine):
         """Run the jobs as Ray tasks."""
         from cml_bench.runs.check import check_jobs
 
-        check_jobs(jobs)
+        warn(report, check_jobs(jobs))
         with self._cluster() as ray, _token(results) as token:
             queue = _queue(ray)
             task = ray.remote(_work).options(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cml_bench.runs.engines.engine import Engine
+from cml_bench.runs.engines.engine import Engine, warn
 from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job
 
@@ -22,6 +22,6 @@ class Serial(Engine):
         from cml_bench.runs.check import check_jobs
         from cml_bench.runs.run import run_and_store
 
-        check_jobs(jobs)
+        warn(report, check_jobs(jobs))
         for index, job in enumerate(jobs):
             run_and_store(job, results, index=index, report=report, checkpoint_every=checkpoint_every)

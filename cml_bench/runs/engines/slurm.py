@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.options import split_words
-from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome
+from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, warn
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
@@ -56,7 +56,7 @@ class Slurm(Engine):
         """Submit the jobs, then wait for them; interrupted, cancel them."""
         from cml_bench.runs.check import check_jobs
 
-        check_jobs(jobs)
+        warn(report, check_jobs(jobs))
         tasks = self._submit(jobs, results.resolve(), workers, checkpoint_every)
         waiting, started, missed = dict(enumerate(tasks)), set[int](), dict.fromkeys(range(len(tasks)), 0)
         try:
