@@ -77,7 +77,7 @@ def test_only_methods_with_as_many_jobs_compete() -> None:
     assert told.best == "b"
     assert verdict(blocks(2, a=[0.5, 0.5], lucky=[0.9, math.nan]), "mAP").best is None
     apart = verdict(blocks(2, a=[0.5, math.nan], b=[math.nan, 0.6]), "mAP")
-    assert "share no seed" in apart.text
+    assert "have no seed and class order in common" in apart.text
     lone = verdict(blocks(4, a=[0.5, math.nan, 0.5, math.nan], b=[math.nan, 0.6] * 2, c=[0.1] + [math.nan] * 3), "mAP")
     assert lone.text.endswith("have no seed and class order in common. Not compared, for lack of jobs: c.")
     assert "no two to compare" in verdict(blocks(1, a=[math.nan]), "mAP").text
