@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cml_bench.report.stored.collect import collect
 from cml_bench.report.page.write import write_page
-from cml_bench.report.tables.same_methods import by_shortest_name
+from cml_bench.report.stored.collect import collect
 from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.same_methods import by_shortest_name
 from cml_bench.runs.run import run_and_store
 
 ER = {"memory_size": 2000}
@@ -124,5 +124,5 @@ def test_what_runs_write_is_merged(stored: pd.DataFrame, tmp_path: Any) -> None:
     metrics = short[["last_map", "avg_map", "forgetting"]].groupby(short["method"]).nunique()
     assert (metrics <= 1).all(axis=None)
     assert (short.loc[short["method"] == "naive", "named"].nunique(), len(stored)) == (3, 6)
-    page = write_page(stored, tmp_path / "report.page.write", figures=False).read_text()
+    page = write_page(stored, tmp_path / "report.html", figures=False).read_text()
     assert "naive head=linear (naive)" in page
