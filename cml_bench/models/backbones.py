@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.models.checkpoints import Checkpoint, check_pretraining, load_weights, read_checkpoint
+from cml_bench.models.checkpoints import Checkpoint, check_pretraining, folded_norms, load_weights, read_checkpoint
 from cml_bench.models.divided import is_divided, read_share
 from cml_bench.models.layout import FeatureKind, Features
 from cml_bench.models.pyramid import Level, find_levels, read_levels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Backbone(nn.Module):
@@ -59,6 +62,8 @@ class Backbone(nn.Module):
         self.image_size = image_size
         self.mean = mean
         self.std = std
+        # Means and variances of a batch would change what the layer before, which holds the trained ones, says.
+        self._folded = folded_norms(model, checkpoint) if checkpoint else ()
         self.out_features, self.spatial = self._probe()
         self.record: dict[str, Any] = {
             "name": name,
@@ -71,6 +76,13 @@ class Backbone(nn.Module):
             "mean": list(mean),
             "std": list(std),
         }
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; batch norms that were folded into the layers before scale and shift alone, in either."""
+        super().train(mode)
+        for name in self._folded:
+            self.model.get_submodule(name).eval()
+        return self
 
     def forward(self, images: Tensor) -> Features:
         """Return the features of float images (B, 3, H, W), of the backbone's ``kind``.

@@ -130,6 +130,23 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     model.load_state_dict({key: checkpoint.weights.get(key, own[key]) for key in own})
 
 
+def folded_norms(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the names of batch norms that a checkpoint has folded into the layers before them.
+
+    Such a layer has mean 0, variance 1 and, unlike one that was never trained, no count of its steps.
+    """
+    return tuple(
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and f"{name}.num_batches_tracked" not in checkpoint.weights
+        and part.running_mean is not None
+        and part.running_var is not None
+        and not part.running_mean.any()
+        and bool((part.running_var == 1).all())
+    )
+
+
 def _classifier_names(model: nn.Module) -> tuple[str, ...]:
     """Return the module names under which timm keeps a model's classifiers."""
     names = getattr(model, "default_cfg", {}).get("classifier", ())

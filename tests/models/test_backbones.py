@@ -1,5 +1,6 @@
 """Backbones: layouts, checkpoints, the record, the pretraining guard."""
 
+import copy
 import hashlib
 import json
 import os
@@ -125,6 +126,36 @@ def test_checkpoint_with_metadata(saved, weights):
     assert backbone.record["pretraining"] == "ImageNet-1k"
     given = build_backbone(NAME, checkpoint=path, image_size=32, pad_type="")
     assert given.record["options"] == {"pad_type": ""}
+
+
+def folded(trained):
+    """What is left of a model whose batch norms are all passed on to their layers: a shift."""
+    model = timm.create_model(NAME, num_classes=7)
+    model.load_state_dict(trained)
+    for norm in (part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+        torch.nn.init.uniform_(norm.bias)
+        torch.nn.init.zeros_(norm.running_mean)
+        torch.nn.init.ones_(norm.running_var)
+    return {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
+def test_batch_norms_that_were_folded_say_in_training_what_they_say_in_evaluation(saved, weights):
+    """Their layers hold the trained statistics; those of a batch, put on top, would make another model of it."""
+    less = folded(weights)
+    images = torch.rand(4, 3, 32, 32)
+    metadata = {"pretraining": "ImageNet-1k"}
+    backbone = build_backbone(NAME, checkpoint=saved(metadata, less), image_size=32)
+    with torch.no_grad():
+        expected = backbone.eval()(images)
+    trained = copy.deepcopy(backbone).train()
+    output = trained(images)
+    torch.testing.assert_close(output.detach(), expected)
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in trained.model.bn1.parameters())
+    assert bool((trained.model.bn1.running_var == 1).all()), "no batch has left its mark"
+    # One that was never trained looks the same, but for its counter; it has its statistics still to learn.
+    fresh = build_backbone(NAME, checkpoint=saved(metadata, {**weights, **less}, "fresh.safetensors"), image_size=32)
+    assert not torch.allclose(fresh.train()(images), fresh.eval()(images), atol=1e-3)
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
