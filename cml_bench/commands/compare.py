@@ -79,7 +79,10 @@ def compare(
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Column to sort by; the first metric by default.")] = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Also training seconds, peak memory, stored images, trainable parameters.")
+        bool,
+        typer.Option(
+            "--cost", help="Also training seconds, images/s, peak memory, stored images, trainable parameters."
+        ),
     ] = False,
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Intervals of the means in place of standard deviations.")

@@ -1,4 +1,4 @@
-"""What a run costs: seconds and peak memory by phase, and what the learner holds."""
+"""What a run costs: seconds and peak memory by phase, images trained on, and what the learner holds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.core import SupervisedPlugin
 
 from cml_bench.runs.footprint import Footprint
 
@@ -20,16 +21,25 @@ _MIB = 1024.0
 class CostMeter:
     """Adds up wall-clock seconds and keeps the peak memory of named phases; one within another is no part of that.
 
+    Args:
+        device: What the job computes on.
+
     Attributes:
         seconds: Phase to seconds.
-        peak_memory_mb: Phase to MiB: the resident set of the process; on a GPU also ``<phase>_gpu``, torch's peak.
+        peak_memory_mb: Phase to MiB, the resident set of the process.
+        peak_gpu_memory_mb: Phase to MiB, the most that torch held of the job's GPU; empty on a CPU.
+        images: Images of all training batches, as often as they came, those from a memory included.
         footprint: The most that the learner held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
+        self.peak_gpu_memory_mb: dict[str, float] = {}
+        self.images = 0
         self.footprint = Footprint()
+        # A GPU that the job does not use is not asked: that alone would take hundreds of megabytes of it.
+        self._gpu = torch.device(device) if torch.device(device).type == "cuda" else None
         self._phase: str | None = None
         self._began = 0.0
 
@@ -38,6 +48,8 @@ class CostMeter:
         return {
             "seconds": self.seconds,
             "peak_memory_mb": self.peak_memory_mb,
+            "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
+            "images": self.images,
             "footprint": asdict(self.footprint),
         }
 
@@ -46,7 +58,10 @@ class CostMeter:
         for phase, seconds in stored["seconds"].items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         for phase, peak in stored["peak_memory_mb"].items():
-            self._keep(phase, peak)
+            _raise(self.peak_memory_mb, phase, peak)
+        for phase, peak in stored["peak_gpu_memory_mb"].items():
+            _raise(self.peak_gpu_memory_mb, phase, peak)
+        self.images += stored["images"]
         self.footprint.raise_to(**stored["footprint"])
 
     @contextmanager
@@ -63,23 +78,33 @@ class CostMeter:
         now = time.perf_counter()
         if self._phase is not None:
             self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._began
-            self._keep(self._phase, _peak_resident_mb())
-            if torch.cuda.is_available():
-                self._keep(f"{self._phase}_gpu", torch.cuda.max_memory_allocated() / _MIB**2)
+            _raise(self.peak_memory_mb, self._phase, _peak_resident_mb())
+            if self._gpu is not None:
+                _raise(self.peak_gpu_memory_mb, self._phase, torch.cuda.max_memory_allocated(self._gpu) / _MIB**2)
         if phase is not None:
-            _reset_peaks()
+            # Linux resets the high-water mark of a process that writes 5 here; elsewhere the peak is that of the whole
+            # process.
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+            if self._gpu is not None:
+                torch.cuda.reset_peak_memory_stats(self._gpu)
         self._phase, self._began = phase, now
 
-    def _keep(self, name: str, value: float) -> None:
-        self.peak_memory_mb[name] = max(value, self.peak_memory_mb.get(name, 0.0))
+
+class ImageCounter(SupervisedPlugin):
+    """Counts the images of training batches; every learner of Avalanche has these."""
+
+    def __init__(self, meter: CostMeter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Count one batch."""
+        self.meter.images += len(strategy.mb_x)
 
 
-def _reset_peaks() -> None:
-    # Linux resets the high-water mark of a process that writes 5 here; elsewhere the peak is that of the whole process.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def _raise(peaks: dict[str, float], phase: str, value: float) -> None:
+    peaks[phase] = max(value, peaks.get(phase, 0.0))
 
 
 def _peak_resident_mb() -> float:

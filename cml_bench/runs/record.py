@@ -129,6 +129,8 @@ def _cost_record(meter: CostMeter, model: torch.nn.Module) -> dict[str, Any]:
     return {
         "seconds": meter.seconds,
         "peak_memory_mb": meter.peak_memory_mb,
+        "peak_gpu_memory_mb": meter.peak_gpu_memory_mb,
+        "images": meter.images,
         "parameters": {
             "total": sum(parameter.numel() for parameter in model.parameters()),
             "trainable": footprint.trainable_parameters,

@@ -21,7 +21,7 @@ from cml_bench.models.divided import align, is_divided, is_first
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_checkpoints
 from cml_bench.runs.claim import claim
-from cml_bench.runs.cost import CostMeter
+from cml_bench.runs.cost import CostMeter, ImageCounter
 from cml_bench.runs.devices import prepare_backbone, run_on_devices
 from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Event, Report
@@ -86,7 +86,7 @@ def run_job(
         rhythm = {"checkpoints": checkpoints, "checkpoint_every": checkpoint_every}
         return run_on_devices(resolved.training, report, {**given, **rhythm})
     report(Event(index, "start"))
-    meter = CostMeter()
+    meter = CostMeter(resolved.training.device)
     with isolated(job.seed, resolved.training.threads), warnings.catch_warnings(record=True):
         # Avalanche and torch warn of what is not ours to change; what matters to users raises. Recorded, because
         # Avalanche turns warnings on again that were ignored.
@@ -227,8 +227,8 @@ def _record(
     """Train on the stream and record the logits of the evaluation images after each experience."""
     recorder = LogitRecorder()
     reporter = EpochReporter(report, index, len(scenario.n_seen))
-    counter = TrainableParameters(meter.footprint)
-    course = make_course(resolved, run, scenario, [recorder, reporter, counter], points)
+    counters = [TrainableParameters(meter.footprint), ImageCounter(meter)]
+    course = make_course(resolved, run, scenario, [recorder, reporter, *counters], points)
     logits: list[Logits] = []
     if checkpoints:
         logits += checkpoints.resume(course, meter)

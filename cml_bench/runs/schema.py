@@ -150,6 +150,14 @@ class Cost(_Record):
 
     seconds: dict[Text, Amount] = Field({}, description="Wall-clock seconds by phase.")
     peak_memory_mb: dict[Text, Amount] = Field({}, description="Peak memory of the process in MiB by phase.")
+    peak_gpu_memory_mb: dict[Text, Amount] = Field(
+        {}, description="Most memory that torch held of the job's GPU in MiB by phase; empty on a CPU."
+    )
+    images: Count | None = Field(
+        None,
+        description="Images of all training batches, as often as they came, those from a memory included; null if not "
+        "measured. By the seconds of `training`: images a second.",
+    )
     parameters: Parameters | None = Field(None, description="Size of the model.")
     memory: MemoryCost | None = Field(None, description="Stored images; null if not measured; since version 2.")
 

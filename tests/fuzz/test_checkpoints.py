@@ -36,7 +36,13 @@ def content() -> bytes:
     tree = {
         "identity": {"job": "0123", "code": "abc def", "packages": "torch 2", "data": "train 00"},
         "done": 2,
-        "cost": {"seconds": {"training": 1.5}, "peak_memory_mb": {"training": 90.0}, "footprint": {}},
+        "cost": {
+            "seconds": {"training": 1.5},
+            "peak_memory_mb": {"training": 90.0},
+            "peak_gpu_memory_mb": {},
+            "images": 40,
+            "footprint": {},
+        },
         "state": {"nodes": [], "roots": {}, "places": []},
     }
     text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)

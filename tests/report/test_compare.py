@@ -274,22 +274,25 @@ def test_rows_that_only_have_easy_columns_are_not_lifted(frame_of: Any, grid_of:
 def test_costs_are_columns(frame_of: Any, job: Any) -> None:
     costs = {
         "training_seconds": 61.25,
+        "images_per_second": 1524.4,
         "peak_memory_mb": 1234.5,
+        "peak_gpu_memory_mb": 8191.9,
         "stored_images": 2000.0,
         "trainable_parameters": 25557032.0,
     }
     jobs = [job("er", seed, 0.5, **{**costs, "training_seconds": 61.25 + seed}) for seed in (0, 1)]
     cells = make_grid(one(frame_of(*jobs), cost=True)).cells
-    assert cells.loc[0, ["training seconds", "peak MB", "stored images", "trainable parameters"]].tolist() == [
-        "61.8 ± 0.7",
-        "1,234",
-        "2,000",
-        "25,557,032",
-    ]
+    headings = ["training seconds", "images/s", "peak MB", "GPU peak MB", "stored images", "trainable parameters"]
+    printed = ["61.8 ± 0.7", "1,524", "1,234", "8,192", "2,000", "25,557,032"]
+    assert cells.loc[0, headings].tolist() == printed
     grid = make_grid(one(frame_of(*jobs), "stored_images"))
     assert grid.cells["stored images"].tolist() == ["2,000"]
     old = [job("er", seed, 0.5, peak_memory_mb=5.0) for seed in (0, 1)]
-    assert "stored images" not in make_grid(one(frame_of(*old), cost=True)).cells, "results that did not measure it"
+    unknown = {"images/s", "GPU peak MB", "stored images"}
+    assert not unknown & set(make_grid(one(frame_of(*old), cost=True)).cells), "results that did not measure it"
+    faster = [job("naive", seed, 0.4, images_per_second=2000.0) for seed in (0, 1)]
+    rows = one(frame_of(*jobs, *faster), cost=True, sort="images_per_second").rows
+    assert rows["method"].tolist() == ["naive", "er"], "the most images a second first"
 
 
 @pytest.mark.parametrize(

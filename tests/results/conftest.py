@@ -71,6 +71,8 @@ def document(job: Job, predictions: Predictions, npz: bytes) -> dict[str, Any]:
         "cost": {
             "seconds": {"training": 3.0, "evaluation": 1.5},
             "peak_memory_mb": {"training": 900.0, "evaluation": 1000.0},
+            "peak_gpu_memory_mb": {"training": 2500.0, "evaluation": 70.0},
+            "images": 1200,
             "parameters": {"total": 650, "trainable": 600},
             "memory": {"images": 50, "bytes": 3 * 2**20},
         },

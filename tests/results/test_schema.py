@@ -82,7 +82,10 @@ METRICS = records(
 )
 COSTS = records(
     schema.Cost,
-    **dict.fromkeys(("seconds", "peak_memory_mb"), st.dictionaries(TEXTS, NUMBERS.map(abs), max_size=2)),
+    **dict.fromkeys(
+        ("seconds", "peak_memory_mb", "peak_gpu_memory_mb"), st.dictionaries(TEXTS, NUMBERS.map(abs), max_size=2)
+    ),
+    images=st.none() | COUNTS,
     parameters=st.none() | records(schema.Parameters, total=COUNTS, trainable=st.none() | COUNTS),
     memory=st.none() | records(schema.MemoryCost, images=COUNTS, bytes=COUNTS),
 )
@@ -179,8 +182,9 @@ def test_version_1_is_upgraded_in_memory(store: Any, tmp_path: Path) -> None:
 
 def test_costs_are_columns(store: Any, tmp_path: Path) -> None:
     row = collect(store(tmp_path)).iloc[0]
-    names = ["seconds", "training_seconds", "peak_memory_mb", "stored_images", "memory_mb", "trainable_parameters"]
-    assert [row[name] for name in names] == [4.5, 3.0, 1000.0, 50, 3.0, 600]
+    names = ["seconds", "training_seconds", "images_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
+    assert [row[name] for name in names] == [4.5, 3.0, 400.0, 1000.0, 2500.0]
+    assert [row[name] for name in ("stored_images", "memory_mb", "trainable_parameters")] == [50, 3.0, 600]
 
 
 @pytest.mark.parametrize(

@@ -130,3 +130,4 @@ def test_an_interruption_forgets_nothing(small_jobs: Any, tmp_path: Path) -> Non
     assert resumed["memory"] == whole["memory"]
     assert resumed["memory"]["images"] == 12
     assert resumed["parameters"] == whole["parameters"]
+    assert resumed["images"] == whole["images"]

@@ -56,3 +56,19 @@ def test_costs_add_up_by_phase_and_survive_failure() -> None:
         raise RuntimeError
     assert meter.seconds["training"] > first > 0
     assert meter.peak_memory_mb["training"] > held.nbytes / 2**20
+
+
+def test_the_gpu_that_is_asked_is_the_jobs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is at hand: what torch would be asked is written down in its place."""
+    asked: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 3 * 2**20)
+    for device, expected, questions in (("cpu", {}, []), ("cuda:1", {"training": 3.0}, [torch.device("cuda:1")] * 2)):
+        asked.clear()
+        meter = CostMeter(device)
+        with meter.phase("training"):
+            pass
+        assert meter.peak_gpu_memory_mb == expected
+        assert asked == questions
+        assert meter.peak_memory_mb["training"] > 10

@@ -115,6 +115,11 @@ def test_a_result_holds_all_that_is_promised(small_jobs: Any, tmp_path: Path) ->
     for phase in ("data", "training", "evaluation", "metrics"):
         assert result["cost"]["seconds"][phase] > 0
         assert result["cost"]["peak_memory_mb"][phase] > 0
+    assert result["cost"]["peak_gpu_memory_mb"] == {}
+    # The one step of the second experience draws the 20 images in memory as well.
+    first, second = result["benchmark"]["images_per_experience"]
+    assert second <= 32
+    assert result["cost"]["images"] == first + second + 20
     assert set(result["metrics"]["per_label_ap"]) == set(train.label_names)
     assert all(len(values) == 2 for values in result["metrics"]["per_label_ap"].values())
     shows = (train.labels == 1).reshape(40, 2, 5).any(axis=2)

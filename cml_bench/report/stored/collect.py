@@ -41,7 +41,9 @@ JOB_COLUMNS: Final = (
     "seed",
     "seconds",
     "training_seconds",
+    "images_per_second",
     "peak_memory_mb",
+    "peak_gpu_memory_mb",
     "stored_images",
     "memory_mb",
     "trainable_parameters",
@@ -55,7 +57,9 @@ JOB_COLUMNS: Final = (
 COST_COLUMNS: Final = (
     "seconds",
     "training_seconds",
+    "images_per_second",
     "peak_memory_mb",
+    "peak_gpu_memory_mb",
     "stored_images",
     "memory_mb",
     "trainable_parameters",
@@ -83,10 +87,11 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         cml_bench that ran it, and ``finished`` when (both None where the result does not say); ``when_learnt`` the mAP
         of each experience's labels right after it.
 
-        Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``peak_memory_mb`` the
-        largest over phases, in MiB; ``stored_images`` the most images that the memories held (0 for none) and
-        ``memory_mb`` their size in MiB; ``trainable_parameters`` the most that were trained at any time. The last three
-        are NaN in results of schema version 1, which did not measure them.
+        Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``images_per_second``
+        the images of all training batches by the latter (NaN where nothing was trained in batches); ``peak_memory_mb``
+        the largest over phases, in MiB, and ``peak_gpu_memory_mb`` that of the GPU (NaN without one); ``stored_images``
+        the most images that the memories held (0 for none) and ``memory_mb`` their size in MiB;
+        ``trainable_parameters`` the most that were trained at any time. What older results did not measure is NaN.
 
     Raises:
         CmlBenchError: If a path does not exist, or a folder holds no result file.
@@ -172,11 +177,13 @@ def costs(cost: Cost | None) -> dict[str, float | None]:
     """Return what a job cost, by the names in ``COST_COLUMNS``; None where not measured."""
     if cost is None:
         return {}
-    memory, parameters = cost.memory, cost.parameters
+    memory, parameters, training = cost.memory, cost.parameters, cost.seconds.get("training")
     return {
         "seconds": sum(cost.seconds.values()) if cost.seconds else None,
-        "training_seconds": cost.seconds.get("training"),
+        "training_seconds": training,
+        "images_per_second": cost.images / training if cost.images and training else None,
         "peak_memory_mb": max(cost.peak_memory_mb.values(), default=None),
+        "peak_gpu_memory_mb": max(cost.peak_gpu_memory_mb.values(), default=None),
         "stored_images": memory.images if memory else None,
         "memory_mb": memory.bytes / 2**20 if memory else None,
         "trainable_parameters": parameters.trainable if parameters else None,

@@ -181,7 +181,9 @@ def _cost(result: Result) -> str:
     texts = {
         "seconds": "{:.1f} s",
         "training_seconds": "training {:.1f} s",
+        "images_per_second": "{:,.0f} images/s",
         "peak_memory_mb": "peak memory {:.0f} MiB",
+        "peak_gpu_memory_mb": "peak GPU memory {:.0f} MiB",
         "stored_images": "{:,.0f} stored images",
         "memory_mb": "{:.1f} MiB of them",
         "trainable_parameters": "{:,.0f} trainable parameters",

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cml_bench.report.statistics.estimates import Estimate
 
-COSTS: Final = ("training_seconds", "peak_memory_mb", "stored_images", "trainable_parameters")
+COSTS: Final = (
+    *("training_seconds", "images_per_second", "peak_memory_mb", "peak_gpu_memory_mb"),
+    *("stored_images", "trainable_parameters"),
+)
 """What a method costs: columns of collected jobs that may stand in a table beside metrics."""
 
 _NAMES: Final = {
@@ -27,9 +30,17 @@ _METRIC: Final = re.compile(
     rf"(?P<span>last|avg)_(?P<figure>{'|'.join(_NAMES)})(?:_(?P<group>[a-z0-9_]+))?(?P<threshold>@.+)?"
 )
 _COUNTS: Final = ("dropped_labels", "undefined_forgetting", "undefined_experiences")
-_HEADINGS: Final = {"peak_memory_mb": "peak MB", "memory_mb": "memory MB"}
-_WHOLE: Final = ("peak_memory_mb", "stored_images", "trainable_parameters")
-_SMALLER: Final = ("forgetting", *_COUNTS, "seconds", "training_seconds", "memory_mb", *COSTS)
+_HEADINGS: Final = {
+    "images_per_second": "images/s",
+    "peak_memory_mb": "peak MB",
+    "peak_gpu_memory_mb": "GPU peak MB",
+    "memory_mb": "memory MB",
+}
+_WHOLE: Final = tuple(name for name in COSTS if name != "training_seconds")
+_SMALLER: Final = (
+    *("forgetting", *_COUNTS, "seconds", "memory_mb"),
+    *(name for name in COSTS if name != "images_per_second"),
+)
 
 
 @dataclass(frozen=True)
