@@ -74,6 +74,8 @@ def _machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cpu = f"{len(names)} x {names[0]}" if names else platform.processor()
+    if torch.cuda.is_available():
+        cpu += f", {torch.cuda.get_device_name()}"
     return f"{cpu}, Python {platform.python_version()}, torch {torch.__version__}, cml_bench {cml_bench.__version__}"
 
 
