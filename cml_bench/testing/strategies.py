@@ -23,8 +23,11 @@ from cml_bench.testing.outcome import (
     run_checks,
 )
 from cml_bench.testing.toy import Toy, toy_scenario, turn_over_unknown
-from cml_bench.testing.trial import MEMORY_SIZE, Trial, interrupted, require_learnt, try_out
+from cml_bench.testing.trial import Trial, interrupted, require_learnt, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
+
+_MEMORY_SIZE = 10
+"""Images that a memory may hold where it is to overflow."""
 
 
 def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = True) -> list[CheckOutcome]:
@@ -88,7 +91,7 @@ class StrategyCase:
         """A run with a memory that overflows."""
         plan = self.plan
         if hasattr(plan.learner, "memory_size"):
-            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=MEMORY_SIZE))
+            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=_MEMORY_SIZE))
         trial = try_out(plan)
         if not trial.watcher.buffers:
             raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
@@ -178,8 +181,8 @@ def _memory_within_budget(case: StrategyCase) -> str:
     if not hasattr(case.strategy, "memory_size"):
         raise NotApplicableError("has no option memory_size")
     stored = case.memory.watcher.stored
-    require(stored <= MEMORY_SIZE, f"{stored} images are stored with memory_size={MEMORY_SIZE}")
-    return f"at most {stored} images with memory_size={MEMORY_SIZE}"
+    require(stored <= _MEMORY_SIZE, f"{stored} images are stored with memory_size={_MEMORY_SIZE}")
+    return f"at most {stored} images with memory_size={_MEMORY_SIZE}"
 
 
 def _memory_labels_as_stored(case: StrategyCase) -> str:

@@ -34,8 +34,6 @@ from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.template import SafePoint
 
-MEMORY_SIZE = 10
-"""Images that a memory may hold where it is to overflow."""
 _ABOVE_CHANCE = 0.2
 _STEPS = 7
 """Steps of an experience after which it is interrupted: within its second epoch or, online, its seventh chunk."""

@@ -1,4 +1,4 @@
-"""Pictures as files, written on another core while the next ones are drawn."""
+"""The files of a report: each is put in place in one step, pictures on another core while the next ones are drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from cml_bench.report.figures.picture import Picture, write
+from cml_bench.errors import CmlBenchError
+from cml_bench.files import replace_file
+from cml_bench.report.figures.picture import Picture
 
 FORMATS: Final = ("png", "svg", "pdf", "csv")
 
@@ -52,3 +54,16 @@ class FigureFiles:
 def _write(picture: Picture, paths: dict[str, Path]) -> None:
     for kind, path in paths.items():
         write(path, picture.rendered(kind))
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file of a report aside and put it in place in one step.
+
+    Raises:
+        CmlBenchError: If the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda file: file.write(content))
+    except OSError as error:
+        raise CmlBenchError(f"{path} cannot be written ({error.strerror}): free space or name another file") from None

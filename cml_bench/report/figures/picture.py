@@ -7,14 +7,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cml_bench.errors import CmlBenchError
-from cml_bench.files import replace_file
 from cml_bench.report.figures.style import VARIABLES, drawing
 from cml_bench.report.formats.csv_text import csv_text
 
@@ -96,19 +93,6 @@ class Picture:
         ElementTree.register_namespace("", _SVG)
         ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
         return ElementTree.tostring(root, encoding="unicode")
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file of a report aside and put it in place in one step.
-
-    Raises:
-        CmlBenchError: If the folder cannot be written or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(content))
-    except OSError as error:
-        raise CmlBenchError(f"{path} cannot be written ({error.strerror}): free space or name another file") from None
 
 
 def _references(element: ElementTree.Element) -> list[str]:

@@ -13,8 +13,7 @@ import pandas as pd
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.figures.files import FigureFiles
-from cml_bench.report.figures.picture import write
+from cml_bench.report.figures.files import FigureFiles, write
 from cml_bench.report.figures.section import Section, make_section
 from cml_bench.report.page.parts import Overall, make_overall, make_parts
 from cml_bench.report.stored.label_groups import CUTS
