@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import cml_bench
+from cml_bench.api import compare
 from cml_bench.report.formats.csv import to_csv
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
@@ -56,10 +56,10 @@ def test_a_page_prints_its_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", STORED)
 def test_a_table_is_what_its_result_files_make(name: str) -> None:
-    made = pd.read_csv(io.StringIO(to_csv(cml_bench.compare([REFERENCE / name / "results"])))).set_index("method")
+    made = pd.read_csv(io.StringIO(to_csv(compare(REFERENCE / name / "results")))).set_index("method")
     table = pd.read_csv(REFERENCE / name / "table.csv").set_index("method")
     assert set(made.index) == set(table.index)
-    for figure in set(COLUMNS.values()) & {column.removesuffix("_mean") for column in table}:
+    for figure in set(COLUMNS.values()) & {str(column).removesuffix("_mean") for column in table}:
         for part in ("mean", "std"):
             column = f"{figure}_{part}"
             if column in made:
