@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+import cml_bench
 from cml_bench.commands import check, compare, data, describe, explain, listing, report, results, run
 from cml_bench.errors import CmlBenchError
 
@@ -26,6 +28,21 @@ app.command(name="list")(listing.list_)
 app.command()(check.check)
 app.add_typer(data.app)
 app.add_typer(results.app)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cml-bench {cml_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def run_benchmark(name: str) -> None:

@@ -102,7 +102,8 @@ def convert(
             adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
             typed[name] = adapter.validate_python(_literal(text, hint))
         except ValidationError as error:
-            reason = error.errors()[0]["msg"][:1].lower() + error.errors()[0]["msg"][1:]
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = told[:1].lower() + told[1:]
             if error.errors()[0]["type"] in ("tuple_type", "list_type"):
                 reason += """; write it as JSON, as in [["a", "b"], ["c"]]"""
             elif text.startswith("["):

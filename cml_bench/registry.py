@@ -153,7 +153,9 @@ def find(kind: str, name: str) -> str:
         singular = {"strategies": "strategy", "criteria": "criterion", "datasets": "data set"}.get(
             kind, kind.removesuffix("s")
         )
-        raise CmlBenchError(f"there is no {singular} {name!r}: {suggest(name, known)}")
+        file = f"{name}.py"
+        mend = f"for the file here write ./{file}:ClassName" if Path(file).is_file() else suggest(name, known)
+        raise CmlBenchError(f"there is no {singular} {name!r}: {mend}")
     return entry.target
 
 

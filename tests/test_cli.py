@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import cml_bench
 from cml_bench import cli
 from cml_bench.commands import run
 from cml_bench.registry import KINDS, entries
@@ -59,6 +60,10 @@ def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
         cli.main(list(arguments))
     output = capsys.readouterr()
     return int(caught.value.code or 0), output.out, output.err
+
+
+def test_the_version(capsys: Any) -> None:
+    assert call(capsys, "--version")[:2] == (0, f"cml-bench {cml_bench.__version__}\n")
 
 
 def test_a_wrong_name_ends_in_one_sentence(capsys: Any, tmp_path: Path) -> None:

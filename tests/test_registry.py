@@ -14,7 +14,7 @@ import pytest
 
 from cml_bench import registry
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.registry import KINDS, entries, file_digest, load
+from cml_bench.registry import KINDS, entries, file_digest, find, load
 
 REPOSITORY = Path(registry.__file__).resolve().parents[1]
 FOLDERS = {
@@ -142,3 +142,11 @@ def test_there_is_no_second_copy_of_the_plug_ins(package: str) -> None:
     done: Any = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode != 0
     assert f"import cml_bench.{package}, not {package}" in done.stderr
+
+
+def test_a_file_that_is_called_by_its_stem_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_strategy.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    told = "there is no strategy 'my_strategy': for the file here write ./my_strategy.py:ClassName"
+    with pytest.raises(CmlBenchError, match=f"^{re.escape(told)}$"):
+        find("strategies", "my_strategy")

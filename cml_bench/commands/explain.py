@@ -9,7 +9,9 @@ import typer
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="Result (.json) of a job run with --save-models, or a results folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Result (.json) of a job run with --save-models, or a results folder.")
+    ],
     image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],
     labels: Annotated[
         str | None, typer.Option(help="Labels, as cat,dog; by default those that the image shows.")

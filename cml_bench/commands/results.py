@@ -44,7 +44,7 @@ def list_(runs: RunsArgument = None) -> None:
 
 @app.command()
 def show(
-    one: Annotated[str, typer.Argument(help="Result file (.json), or the first digits of its key.")],
+    one: Annotated[str, typer.Argument(metavar="RESULT", help="Result file (.json), or the first digits of its key.")],
     results: Annotated[Path, typer.Option("--results", help="Folder where keys are looked for.")] = DEFAULT_RESULTS,
 ) -> None:
     """Show all that one result says: job, method, environment, cost, metrics per experience, AP per label."""

@@ -112,6 +112,10 @@ def test_commands(store: Any, change: Any, tmp_path: Path, capsys: Any) -> None:
     assert rows["last_map"][0] == pytest.approx(json.loads(path.read_text())["metrics"]["summary"]["last_map"])
     assert "| label 0" in run(capsys, "rescore", runs, "--by", "label", "--format", "markdown")[1]
     assert "major" in run(capsys, "rescore", runs, "--groups", "--cuts", "6,1000")[1]
+    counted = run(capsys, "rescore", runs, "--by", "experience", "--metric", "dropped_labels", "--format", "markdown")[
+        1
+    ]
+    assert [line.split("|")[-2].strip() for line in counted.strip().splitlines()[2:]] == ["0", "1", "1"]
     target = tmp_path / "long.csv"
     assert run(capsys, "export", runs, "--output", str(target))[0] == 0
     assert len(pd.read_csv(target)) == len(export_results(runs))
@@ -125,6 +129,7 @@ def test_commands(store: Any, change: Any, tmp_path: Path, capsys: Any) -> None:
     code, _, err = run(capsys, "rescore", runs)
     assert code == 1
     assert "left out" in err
+    assert "1 of those copied came without predictions" in run(capsys, "merge", runs, "--into", str(tmp_path / "b"))[1]
     assert run(capsys, "export", runs, "--output", str(tmp_path))[0] == 1
 
 

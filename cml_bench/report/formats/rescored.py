@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -48,7 +49,9 @@ def _cells(found: Rescored) -> pd.DataFrame:
 
 def _cell(name: str, value: Any, metrics: tuple[str, ...]) -> str:
     if name in metrics:
-        return quantity(name).printed(value)
+        known = quantity(name)
+        # A count of one job is whole; that of several, in other tables, is a mean.
+        return (known if known.scale > 1 else replace(known, decimals=0)).printed(value)
     if value is None or pd.isna(value):
         return "-" if name == "train_images" else ""
     return f"{value:.0f}" if isinstance(value, float) else str(value)
