@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -157,6 +158,8 @@ def _execute(
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     console.print(to_terminal(table, console.width))
     console.print(f"Results (JSON) and predictions (npz): {results}", markup=False)
+    page = shlex.join(["cml-bench", "report", str(results), "-o", "report.html"])
+    console.print(f"One page with tables and figures: {page}", markup=False, soft_wrap=True)
     failed = sum(int(part.rows["failed"].sum()) for part in table.benchmarks)
     if failed:
         raise CmlBenchError(f"{failed} of {len(jobs)} jobs failed; the same command runs only these again")

@@ -36,5 +36,6 @@ def test_waiting_for_a_command(measured: Any, tmp_path: Path, what: str) -> None
 
 
 def test_the_run_without_arguments(measured: Any, tmp_path: Path) -> None:
-    """Nine methods with two seeds on digits, from an empty folder to the table."""
+    """Nine methods with two seeds on digits, from an empty folder to the table; then the page that it tells of."""
     measured("cml-bench run, no arguments", seconds([*CLI, "run"], tmp_path), "s", "<= 90")
+    measured("cml-bench report of that run", seconds([*CLI, "report", "results/runs"], tmp_path), "s")
