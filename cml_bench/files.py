@@ -1,7 +1,8 @@
-"""Writing files so that a reader never sees half of one, nor finds half of one after a power cut."""
+"""Writing files so that a reader never sees half of one, nor finds half of one after a power cut; reading files."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +11,26 @@ from pathlib import Path
 from typing import IO
 
 from filelock import FileLock
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse pipes and devices, also at the end of a link: who reads one may wait for ever, or never come to an end.
+
+    Raises:
+        OSError: If it is one.
+    """
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+
+
+def read_plain(path: Path) -> bytes:
+    """Return what a file holds, which is none of those.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    refuse_special(path)
+    return path.read_bytes()
 
 
 def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:

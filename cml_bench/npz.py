@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from cml_bench.files import refuse_special
 
 ALWAYS: Final = 2**30
 """Bytes that a file may always unpack to."""
@@ -23,14 +26,15 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         ValueError: If it is damaged, holds objects or an array twice, or unpacks to too much; says which array.
     """
     try:
+        refuse_special(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = [member.filename.removesuffix(".npy") for member in members]
             size, most = sum(member.file_size for member in members), max(ALWAYS, RATIO * path.stat().st_size)
             if size > most:
                 raise ValueError(f"it unpacks to {size} bytes, more than {most}")
-            for name in names:
-                if names.count(name) > 1:
+            for name, times in Counter(names).items():
+                if times > 1:
                     raise ValueError(f"it holds array {name!r:.60} twice")
             return {name: _read(archive, member) for name, member in zip(names, members, strict=True)}
     except FileNotFoundError:

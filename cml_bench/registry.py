@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -53,6 +54,23 @@ class Entry:
     summary: str
     origin: str
     facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+class UnknownCodeError(CmlBenchError):
+    """A name stands for code that only its file vouches for."""
+
+
+_only_known = contextvars.ContextVar("only names that are known", default=False)
+
+
+@contextlib.contextmanager
+def only_known() -> Iterator[None]:
+    """Find nothing but what is installed under a name: for names that a file says, whose code nobody has looked at."""
+    before = _only_known.set(True)
+    try:
+        yield
+    finally:
+        _only_known.reset(before)
 
 
 @functools.cache
@@ -138,9 +156,12 @@ def find(kind: str, name: str) -> str:
     """Return the ``module:Class`` or ``file.py:Class`` behind a name, without importing it.
 
     Raises:
-        CmlBenchError: If nothing bears the name (the nearest is suggested) or the file is missing.
+        CmlBenchError: If nothing bears the name (the nearest is suggested), the file is missing, or ``only_known``
+            applies and it is a file or a module.
     """
     where, _, attribute = name.rpartition(":")
+    if where and _only_known.get():
+        raise UnknownCodeError(f"{name!r:.80}, which is code outside the suite")
     if name.endswith(".py"):
         raise CmlBenchError(f"{name!r} names no class in the file: write {name}:ClassName")
     if attribute and where.endswith(".py") and not Path(where).is_file():

@@ -6,8 +6,10 @@ ours, as ``test_upstream_*`` in ``tests/strategies``: SI, MAS, EWC, GEM, A-GEM, 
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +28,21 @@ from avalanche.benchmarks.utils import (
 )
 from avalanche.benchmarks.utils.data_attribute import TaskLabels
 from avalanche.checkpointing import save_checkpoint
-from avalanche.evaluation.metrics import accuracy_metrics, class_accuracy_metrics
+from avalanche.evaluation.metrics import (
+    AccuracyMatrixPluginMetric,
+    ClassAccuracy,
+    CumulativeAccuracyPluginMetric,
+    CumulativeForgettingPluginMetric,
+    TaskAwareAccuracy,
+    accuracy_metrics,
+    amca_metrics,
+    bwt_metrics,
+    class_accuracy_metrics,
+    confusion_matrix_metrics,
+    forgetting_metrics,
+    forward_transfer_metrics,
+    topk_acc_metrics,
+)
 from avalanche.evaluation.metrics.accuracy import Accuracy
 from avalanche.logging import CSVLogger, WandBLogger
 from avalanche.models import IncrementalClassifier
@@ -37,6 +53,7 @@ from torch.utils.data import TensorDataset
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.run import run_job
+from cml_bench.training.argmax_metrics import refuse_argmax_metrics
 
 MULTI_HOT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
 
@@ -161,6 +178,28 @@ def test_a_whole_strategy_cannot_be_pickled(tmp_path: Path) -> None:
         save_checkpoint(learner, tmp_path / "all.pkl")
 
 
+def test_accuracies_of_classes_run_on_label_sets() -> None:
+    """The classes are 0 and 1: absent and present, whatever the label."""
+    accuracy = ClassAccuracy()
+    accuracy.update(torch.tensor([[1.0, -3.0, 2.0]]), torch.tensor([[1, 0, 1]]), 0)
+    assert {label for labels in accuracy.result().values() for label in labels} == {0}
+
+
+def test_forgetting_is_that_of_the_same_accuracy() -> None:
+    (forgetting,) = forgetting_metrics(experience=True)
+    assert isinstance(forgetting._current_metric, TaskAwareAccuracy)
+    forgetting._current_metric.update(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[0, 0, 0]]), 0)
+    assert forgetting._current_metric.result() == {0: 1.0}
+
+
+def test_lwf_compares_shares_of_a_whole() -> None:
+    """What softmax does not see and a sigmoid does: all old labels becoming likelier at once."""
+    distil = LearningWithoutForgetting(alpha=1, temperature=2)
+    before = torch.randn(4, 6)
+    same, likelier = (float(distil._distillation_loss(before + step, before, [0, 1])) for step in (0.0, 5.0))
+    assert likelier == pytest.approx(same, abs=1e-6)
+
+
 def accurate(**common: Any) -> Naive:
     """A factory whose learner would report argmax accuracy."""
     common["evaluator"] = EvaluationPlugin(
@@ -173,6 +212,31 @@ def test_argmax_accuracy_is_refused(small_jobs: Any) -> None:
     (job,) = small_jobs([f"{__file__}:accurate"])
     with pytest.raises(CmlBenchError, match="Top1_Acc_Epoch compares the largest logit"):
         run_job(job)
+
+
+EVERY = [
+    *(
+        accuracy_metrics,
+        class_accuracy_metrics,
+        forgetting_metrics,
+        bwt_metrics,
+        forward_transfer_metrics,
+        amca_metrics,
+    ),
+    *(confusion_matrix_metrics, topk_acc_metrics),
+    lambda: [AccuracyMatrixPluginMetric(), CumulativeAccuracyPluginMetric(), CumulativeForgettingPluginMetric()],
+]
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_every_argmax_metric_is_refused(make: Any) -> None:
+    flags = {name: True for name in inspect.signature(make).parameters if name in ("stream", "experience", "epoch")}
+    extra = {"num_classes": 4} if make is confusion_matrix_metrics else {"top_k": 2} if make is topk_acc_metrics else {}
+    made = make(**({"stream": True} if extra else flags), **extra)
+    for each in made if isinstance(made, list) else [made]:
+        learner: Any = SimpleNamespace(plugins=[EvaluationPlugin(each, loggers=[])])
+        with pytest.raises(CmlBenchError, match="compares the largest logit"):
+            refuse_argmax_metrics(learner)
 
 
 def test_the_wandb_logger_cannot_log_a_number() -> None:

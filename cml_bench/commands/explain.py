@@ -24,6 +24,9 @@ def explain(
         list[str] | None,
         typer.Option("--set", help="Where data or weights lie now: root=..., checkpoint=...; repeat it."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run code that the result names outside the suite (./file.py:Class).")
+    ] = False,
 ) -> None:
     """Draw where each label looks in an image, after its experience and after later ones."""
     from cml_bench.report.explanation.explain import explain as explain_run
@@ -37,6 +40,7 @@ def explain(
         labels=labels.split(",") if labels else None,
         after=None if after is None else after if after == "all" else after.split(","),
         options=set_,
+        trust=trust,
     )
     explanation.draw(output)
     typer.echo(explanation.table().to_string(index=False))

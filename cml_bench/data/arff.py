@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cml_bench.data.table import refuse_large
 from cml_bench.errors import CmlBenchError
 
 Numbers = npt.NDArray[np.float32]
@@ -160,6 +161,7 @@ class _Rows:
         texts = np.array([_unquote(value) for value in values], dtype=object)
         for at in np.flatnonzero(columns >= len(self.attributes)):
             raise self.wrong(rows[at], f"names attribute {columns[at]}; there are {len(self.attributes)}, from 0")
+        refuse_large(self.path, len(entries), len(self.attributes), 4)
         data = np.zeros((len(entries), len(self.attributes)), dtype=np.float32)
         order = np.argsort(columns, kind="stable")
         starts = np.searchsorted(columns[order], np.arange(len(self.attributes) + 1))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.json_blocks import BYTES, DamagedJsonError, members
-from cml_bench.data.table import Texts
+from cml_bench.data.table import LONGEST, Texts
 from cml_bench.errors import CmlBenchError
 
 Integers = npt.NDArray[np.int64]
@@ -123,7 +123,7 @@ def _images(entries: Entries) -> Columns:
 
 def _sizes(entries: Entries) -> npt.NDArray[np.int32]:
     found = [(entry.get("height") or 0, entry.get("width") or 0) for entry in entries]
-    sizes = np.array(found, dtype=np.float64).reshape(-1, 2)
+    sizes = _numbers(found, (2,), "a height or width is no number")
     wrong = ~((sizes >= 0) & (sizes < 2**31) & (sizes == np.floor(sizes))).all(axis=1)
     if wrong.any():
         raise ValueError(f"an image has height and width {found[int(np.argmax(wrong))]!r:.60}")
@@ -143,12 +143,12 @@ def _annotations(entries: Entries) -> Columns:
     if not set(map(len, boxes)) <= {0, 4}:
         odd = next(box for box in boxes if len(box) not in (0, 4))
         raise ValueError(f"the bbox {odd!r:.60} is not four numbers")
-    xywh = _numbers([box or NO_BOX for box in boxes], "a bbox is not four numbers").reshape(-1, 4)
+    xywh = _numbers([box or NO_BOX for box in boxes], (4,), "a bbox is not four numbers").astype(np.float32)
     turned = (xywh[:, 2:] < 0).any(axis=1)
     if turned.any():
         raise ValueError(f"the bbox {boxes[int(np.argmax(turned))]} has a negative width or height")
     areas = [entry.get("area") for entry in entries]
-    known = _numbers([0.0 if area is None else area for area in areas], "an area is no number")
+    known = _numbers([0.0 if area is None else area for area in areas], (), "an area is no number")
     if (known < 0).any():
         raise ValueError(f"the area {areas[int(np.argmin(known))]} is negative")
     crowd = [entry.get("iscrowd") or 0 for entry in entries]
@@ -160,18 +160,18 @@ def _annotations(entries: Entries) -> Columns:
         "crowd": np.array(crowd, dtype=np.bool_),
         "boxed": boxed,
         "xywh": xywh,
-        "areas": np.where([area is None for area in areas], xywh[:, 2] * xywh[:, 3], known),
+        "areas": np.where([area is None for area in areas], xywh[:, 2] * xywh[:, 3], known.astype(np.float32)),
     }
 
 
-def _numbers(values: list[Any], otherwise: str) -> npt.NDArray[np.float32]:
-    """Return values as numbers that are there and finite."""
-    found = np.array(values)
-    if found.dtype.kind not in "iuf":
+def _numbers(values: list[Any], shape: tuple[int, ...], otherwise: str) -> npt.NDArray[np.float64]:
+    """Return (N, *shape) numbers that are there, and finite as float32."""
+    found = np.array(values or np.empty((0, *shape)))
+    # numpy would make something of texts, and of lists in the place of numbers, as well.
+    if found.dtype.kind not in "iuf" or found.shape != (len(values), *shape):
         raise ValueError(otherwise)
-    with np.errstate(over="ignore"):
-        numbers = found.astype(np.float32)
-    if not np.isfinite(numbers).all():
+    numbers = found.astype(np.float64)
+    if not (np.abs(numbers) <= np.finfo(np.float32).max).all():
         raise ValueError(otherwise)
     return numbers
 
@@ -181,6 +181,9 @@ def _texts(entries: Entries, key: str) -> list[str]:
     if not set(map(type, values)) <= {str}:
         odd = next(value for value in values if type(value) is not str)
         raise ValueError(f"the {key} {str(odd)[:40]!r} is no text")
+    longest = max(values, key=len, default="")
+    if len(longest) > LONGEST:
+        raise ValueError(f"the {key} {longest[:40]!r} ... has {len(longest)} letters, more than {LONGEST}")
     return values
 
 

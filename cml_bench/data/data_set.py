@@ -99,13 +99,17 @@ class DataSet(ABC):
 
     def table(self, split: str) -> LabelTable:
         """Return a split's label table: the stored one while its label files are unchanged, else read and stored."""
-        path = self.table_path(split)
-        if path.is_file():
-            try:
-                return LabelTable.load(path)
-            except CmlBenchError as error:
-                warnings.warn(f"{error}; it is read from the original files", stacklevel=2)
-        table = self.read(split)
+        try:
+            path = self.table_path(split)
+            if path.is_file():
+                try:
+                    return LabelTable.load(path)
+                except CmlBenchError as error:
+                    warnings.warn(f"{error}; it is read from the original files", stacklevel=2)
+            table = self.read(split)
+        except OSError as error:
+            what = error.filename or f"a label file in {self.root}"
+            raise CmlBenchError(f"{what} cannot be read ({error.strerror}): make it readable") from None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with writing(path):

@@ -136,6 +136,8 @@ def _from_arrays(path: Path, arrays: dict[str, Array], names: Any, label_list: P
         raise CmlBenchError(
             f"{path} has {labels.shape[1]} columns of labels: name as many under label_names in {where}"
         )
+    if labels.dtype.kind not in "fiub":
+        raise CmlBenchError(f"labels of {path} are no numbers but {labels.dtype}: write 0 or 1")
     for row, column in np.argwhere((labels != 0) & (labels != 1)):
         raise CmlBenchError(
             f"labels of {path} say {labels[row, column]} in row {row}, column {column} (from 0): write 0 or 1"
@@ -144,7 +146,10 @@ def _from_arrays(path: Path, arrays: dict[str, Array], names: Any, label_list: P
         raise CmlBenchError(f"features of {path} are no numbers but {features.dtype}: write them as float32")
     if ids is not None and ids.dtype.kind not in "iuU":
         raise CmlBenchError(f"ids of {path} are {ids.dtype}: write whole numbers or strings")
-    features = features.astype(np.float32)
+    if ids is not None and ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
+        raise CmlBenchError(f"ids of {path} go up to {ids.max()}, more than {np.iinfo(np.int64).max}: write strings")
+    with np.errstate(over="ignore"):
+        features = features.astype(np.float32)
     for row, column in np.argwhere(~np.isfinite(features)):
         raise CmlBenchError(
             f"features of {path} say {features[row, column]} in row {row}, column {column} (from 0): write numbers"
@@ -166,14 +171,16 @@ def _mulan_columns(arff: Arff, path: Path, label_list: Path) -> list[int]:
         raise CmlBenchError(f"{label_list} is no label list of MULAN ({error}): fetch it again") from None
     names = [element.get("name", "") for element in root.iter() if element.tag.rpartition("}")[2] == "label"]
     places = {attribute.name: column for column, attribute in enumerate(arff.attributes)}
-    for number, name in enumerate(names):
-        if name in names[:number]:
+    told: set[str] = set()
+    for name in names:
+        if name in told:
             raise CmlBenchError(f"{label_list} names label {name!r:.80} twice: correct it, or fetch it again")
         if name not in places:
             raise CmlBenchError(
                 f"{label_list} names label {name!r:.80}, no attribute of {path} ({suggest(name, places)}): use two "
                 "files that belong together"
             )
+        told.add(name)
     return [places[name] for name in names]
 
 

@@ -13,12 +13,15 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.files import read_plain
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB\x60\x82"
 TAIL_BYTES = 512
+LARGEST = 2**28
+"""Pixels of a picture, 0.8 GB once decoded: about the most that WebP knows. A file of some megabytes can say more."""
 
 
 def read_image(path: Path) -> Tensor:
@@ -28,13 +31,18 @@ def read_image(path: Path) -> Tensor:
         CmlBenchError: If the file is missing, or is not a whole 8-bit JPEG, PNG or WebP file.
     """
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except OSError as error:
-        if not path.is_file():
+        if not path.exists():
             raise CmlBenchError(f"image {path} does not exist; put the file there") from None
         raise CmlBenchError(f"image {path} cannot be read ({error.strerror}); make it readable") from None
     if not content:
         raise CmlBenchError(f"image {path} cannot be decoded (the file is empty); fetch the file again")
+    if content.startswith(b"GIF"):
+        # Of which each frame would be decoded, and there may be thousands.
+        raise CmlBenchError(f"image {path} is a GIF; convert it to JPEG or PNG")
+    if _pixels(content) > LARGEST:
+        raise CmlBenchError(f"image {path} says it has {_pixels(content)} pixels, more than {LARGEST}; make it smaller")
     if content.startswith(PNG_START) and not _has_whole_chunks(content):
         raise CmlBenchError(f"image {path} cannot be decoded (a PNG chunk is damaged); fetch the file again")
     try:
@@ -55,6 +63,27 @@ def squash(images: Tensor, side: int) -> Tensor:
         return images
     resized: Tensor = resize(images, [side, side], antialias=True)
     return resized
+
+
+def _pixels(content: bytes) -> int:
+    """Return how many pixels a JPEG or PNG file says it has; 0 if it does not say, and for any other file."""
+    if content.startswith(PNG_START):
+        return int.from_bytes(content[16:20], "big") * int.from_bytes(content[20:24], "big")
+    place = 2 if content.startswith(JPEG_START) else -1
+    while 0 <= place < len(content) - 9:
+        kind = content[place + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(content[place + 5 : place + 7], "big") * int.from_bytes(
+                content[place + 7 : place + 9], "big"
+            )
+        if kind == 0xFF:
+            place += 1
+        else:
+            alone = kind in (0x00, 0x01) or 0xD0 <= kind <= 0xD9
+            end = place + 2 if alone else place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            # The decoder passes over what lies between two marks, too.
+            place = content.find(b"\xff", end)
+    return 0
 
 
 def _has_whole_chunks(content: bytes) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.files import read_plain
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
@@ -17,7 +19,7 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
             that is none (``NaN``, ``Infinity``, which JSON does not know, and numbers beyond a float's range).
     """
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse, parse_float=_finite)
+        content = parse_json(read_plain(path))
     except OSError as error:
         raise CmlBenchError(f"{path} cannot be read ({error.strerror}): give a file that can") from None
     except ValueError as error:
@@ -27,6 +29,25 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     if not isinstance(content, kind):
         raise CmlBenchError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: fetch it again")
     return content
+
+
+def parse_json(text: bytes) -> Any:
+    """Return what JSON text says.
+
+    Raises:
+        ValueError: If it is no JSON, an object in it has a key twice (of which readers take the first or the last), or
+            a number is none.
+        RecursionError: If it is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it holds the key {twice!r:.60} twice")
+    return made
 
 
 def _refuse(constant: str) -> NoReturn:

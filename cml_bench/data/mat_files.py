@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.io import loadmat
 
 from cml_bench.data.mat_check import check_mat
-from cml_bench.data.table import Ids, LabelTable, Texts, table_from
+from cml_bench.data.table import Ids, LabelTable, Texts, as_texts, table_from
 from cml_bench.errors import CmlBenchError
+from cml_bench.files import read_plain
 from cml_bench.labels import OUT_OF_SCOPE
 
 UNCERTAIN = 2
@@ -31,7 +32,7 @@ def load_mat(path: Path, *variables: str) -> dict[str, Any]:
         CmlBenchError: If the file is no MATLAB 5 file, is damaged, or lacks a variable.
     """
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
         if content[124:126] not in (b"\x00\x02", b"\x02\x00"):
             check_mat(content)
         # Given by name, other variables of the file are not made.
@@ -85,7 +86,7 @@ def texts(value: Any, path: Path, what: str) -> Texts:
     for i, item in enumerate(items):
         if not isinstance(item, str) or not item.strip():
             raise CmlBenchError(f"{path}: item {i + 1} of {what} is no text; fetch the file again")
-    return np.array([item.strip() for item in items], dtype=np.str_)
+    return as_texts(path, [item.strip() for item in items])
 
 
 def items_of(value: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.npz import read_npz
 
 Vector = npt.NDArray[np.float32]
 
@@ -39,8 +39,11 @@ def load_word_vectors(path: Path, names: Sequence[str]) -> Tensor:
         known = _read_npz(path, wanted) if path.suffix == ".npz" else _read_text(path, wanted)
     except FileNotFoundError:
         raise CmlBenchError(f"word vectors {path} do not exist; check the path") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise CmlBenchError(f"word vectors {path} cannot be read ({error}); give GloVe text or an .npz file") from None
+    for word, vector in known.items():
+        if not len(vector) or not np.isfinite(vector).all():
+            raise CmlBenchError(f"word vectors {path} say no numbers, or none that are, for {word!r}; fetch it again")
     vectors = [_vector(name, known) for name in names]
     missing = [name for name, vector in zip(names, vectors, strict=True) if vector is None]
     if missing:
@@ -92,13 +95,15 @@ def _vector(name: str, known: Mapping[str, Vector]) -> Vector | None:
 
 
 def _read_npz(path: Path, wanted: set[str]) -> dict[str, Vector]:
-    with np.load(path, allow_pickle=False) as stored:
-        vectors = stored["vectors"].astype(np.float32)
-        return {
-            str(name).lower(): vector
-            for name, vector in zip(stored["names"], vectors, strict=True)
-            if str(name).lower() in wanted
-        }
+    stored = read_npz(path)
+    vectors = stored["vectors"].astype(np.float32)
+    if vectors.ndim != 2:
+        raise ValueError(f"its vectors are {vectors.shape}, not (n, d)")
+    return {
+        str(name).lower(): vector
+        for name, vector in zip(stored["names"], vectors, strict=True)
+        if str(name).lower() in wanted
+    }
 
 
 def _read_text(path: Path, wanted: set[str]) -> dict[str, Vector]:

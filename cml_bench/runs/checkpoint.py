@@ -18,7 +18,7 @@ import torch
 import cml_bench
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
-from cml_bench.files import replace_file
+from cml_bench.files import read_plain, replace_file
 from cml_bench.models.divided import is_first
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.federated import FederatedCourse
@@ -184,7 +184,7 @@ class Checkpoints:
         from safetensors.torch import load
 
         try:
-            data = file.read_bytes()
+            data = read_plain(file)
             if hashlib.sha256(data).hexdigest()[:_DIGITS] == file.stem.partition("-")[2]:
                 tensors: dict[str, torch.Tensor] = load(data)
                 return tensors

@@ -37,6 +37,7 @@ class Client:
         experiences: What it trains on at the current stage; empty if there is nothing.
         images: Number of images in them.
         learnt: Which labels it has been taught at the current stage.
+        hooks: What its plugins listen with while it is another's turn: a module's forward hooks by number.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class Client:
         self._curriculum = iter(plan.learner.curriculum(stream, run) if isinstance(plan.learner, Strategy) else stream)
         self._epochs = run.training.epochs
         self._stage, self._rounds, self._round = -1, 0, 0
-        self._hooks: dict[nn.Module, dict[int, Any]] = {}
+        self.hooks: dict[nn.Module, dict[int, Any]] = {}
 
-    def prepare(self, stage: int, rounds: int) -> None:
-        """Look at what there is to train on at a stage, in so many rounds.
+    def prepare(self, stage: int, rounds: int, done: int) -> None:
+        """Look at what there is to train on at a stage, in so many rounds, some of which may have been done.
 
         Raises:
             CmlBenchError: If the curriculum ends before the stream does.
@@ -80,7 +81,7 @@ class Client:
             self.experiences = [experience for experience in chunks if len(experience.dataset)]
         self._stage = stage
         self.images = sum(len(experience.dataset) for experience in self.experiences)
-        self._rounds, self._round = rounds, 0
+        self._rounds, self._round = rounds, done
 
     def train(self, received: Received) -> None:
         """Train one round on the received weights, which the model has by now."""
@@ -127,13 +128,17 @@ class Client:
         self._sleep()
 
     def _sleep(self) -> None:
-        """Take what its plugins listen with off the model: other clients are not to hear it, nor to copy it."""
-        modules = self.learner.model.modules()
-        self._hooks = {module: dict(module._forward_hooks) for module in modules if module._forward_hooks}
-        for module in self._hooks:
-            module._forward_hooks.clear()
+        """Let go of gradients; take what its plugins listen with off the model: others are not to hear or copy it."""
+        self.learner.optimizer.zero_grad()
+        for module in self.learner.model.modules():
+            if module._forward_hooks:
+                self.hooks[module] = dict(module._forward_hooks)
+                module._forward_hooks.clear()
 
     def _wake(self) -> None:
-        """Put it back."""
-        for module, hooks in self._hooks.items():
+        """Put it back, and find who listens to the learner: a checkpoint holds none of that."""
+        for module, hooks in self.hooks.items():
             module._forward_hooks.update(hooks)
+        self.hooks.clear()
+        if isinstance(self.learner, MultiLabelTemplate):
+            self.learner._find_callbacks()

@@ -9,17 +9,24 @@ import signal
 import threading
 import traceback
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from avalanche.distributed import DistributedHelper
 from torch import nn
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.models.divided import divided
 from cml_bench.models.extras import import_extra
 from cml_bench.runs.events import Event, Report
+from cml_bench.runs.stopping import SIGNALS, STORING, Postponed, end_with_parent
 from cml_bench.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -28,6 +35,11 @@ if TYPE_CHECKING:
     from cml_bench.runs.run import Run
 
 _SECONDS_FOR_LAST_WORDS = 5.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+"""For signals, while the processes work."""
+
+_SECONDS_TO_END = 1.0
+"""For the others, once one of them has failed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class _Failure:
 def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, Any]) -> Run:
     """Run a job in as many processes as it has devices; return what the first one made.
 
-    The processes meet through Lightning Fabric, by NCCL on GPUs and by gloo on the CPU. They end with this one.
+    The processes meet through Lightning Fabric, by NCCL on GPUs and by gloo on the CPU. They end with this one; a
+    signal that would end it waits until the first of them has stored the job.
 
     Args:
         config: The job's training settings.
@@ -82,9 +95,19 @@ def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     others = set(multiprocessing.active_children())
+    signals, (answer, answering) = Postponed(), multiprocessing.Pipe(duplex=False)
+    signals.listen()
     try:
-        given = (config, arguments, environments.find_free_network_port(), words)
-        start_processes(_take_part, given, nprocs=config.devices, start_method="spawn")
+        given = (config, arguments, environments.find_free_network_port(), words, answering)
+        with signals.held():
+            context = start_processes(_take_part, given, nprocs=config.devices, join=False, start_method="spawn")
+            assert context is not None
+            while not context.join(_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_END):
+                if signals.waiting:
+                    _let_store(context, answer)
+                    signals.deliver()
+                    # The job goes on if who was told says so.
+                    signals.listen()
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
@@ -93,8 +116,21 @@ def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, 
         if isinstance(error, (ProcessExitedException, ProcessRaisedException)):
             _tell(error, failures, config.devices)
         raise
-    hang_up()
-    return made[0]
+    else:
+        hang_up()
+        return made[0]
+    finally:
+        signals.deliver()
+
+
+def _let_store(context: ProcessContext, answer: Connection) -> None:
+    """Ask the first process to store the job; wait until it answers that it has, or cannot."""
+    first = context.processes[0]
+    if first.is_alive():
+        os.kill(first.pid, signal.SIGUSR2)
+        wait([answer, *context.sentinels], STORING)
+        while answer.poll():
+            answer.recv_bytes()
 
 
 def prepare_backbone(backbone: nn.Module) -> None:
@@ -111,12 +147,17 @@ def _take_part(
     arguments: dict[str, Any],
     port: int,
     words: Queue[Event | _Failure | Run | None],
+    answering: Connection,
 ) -> None:
     """Run the job as one of its processes."""
     from cml_bench.runs.run import run_job
 
-    # The parent speaks, and its end, of which Linux tells by this signal, is the end.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Signals may reach every process of a terminal or a task; the parent asks the first one to store, and ends all.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if rank == 0:
+        signal.signal(signal.SIGUSR2, lambda *_: answering.send_bytes(b"."))
+    end_with_parent()
     try:
         with divided(meet(rank, config, port)):
             if rank:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from cml_bench.training.context import RunContext, private_generator
 from cml_bench.training.federation import Federation, deal_clients, parse_federation
 from cml_bench.training.state import LearnerState, Stored
 from cml_bench.training.strategy import Strategy
-from cml_bench.training.template import SafePoint, pass_by
+from cml_bench.training.template import MultiLabelTemplate, SafePoint, pass_by
 
 
 def make_course(
@@ -65,7 +66,7 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         run: The run's context.
         scenario: The stream.
         extra: Plugins of the caller (recording, progress).
-        at_safe_point: Called whenever an experience has been learnt: the course can be stored then.
+        at_safe_point: Called after each round and each experience: the course can be stored then.
 
     Raises:
         CmlBenchError: If clients cannot be dealt, or the strategy cannot be trained in rounds.
@@ -82,8 +83,9 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         self.settings = settings_of(plan)
         self._run = run
         self._at_safe_point = at_safe_point
-        # Stages that have been learnt, and whether the learner has yet to be given out after the last one.
-        self._stage, self._learnt = 0, False
+        # Stages that have begun; of the last one, how many rounds have been learnt, its end counted as one more.
+        self._begun = 0
+        self._learnt: int | None = None
         self._experiences = list(scenario.train_stream)
         # The optimisers need a parameter to start with, and a linear head without labels has none.
         run.model.train()
@@ -107,7 +109,8 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
             )
             for number in sorted(drawn)
         }
-        self._state = LearnerState(self.learners, run, scenario, extra)
+        known = [*self.learners, [client.hooks for client in self.clients.values()]]
+        self._state = LearnerState(known, run, scenario, extra)
 
     def _share(self, number: int, share: Sequence[Tensor], stage: int) -> Tensor | None:
         """Return which images of its experience a client has at a stage; None if none."""
@@ -130,31 +133,44 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         return [client.learner for client in self.clients.values()]
 
     def __next__(self) -> BaseSGDTemplate[Any, Any, Any]:
-        """Let the clients learn their next experience."""
-        if not self._learnt:
-            if self._stage == len(self._experiences):
+        """Let the clients learn their next experience, or what is left of it."""
+        if self._learnt is None:
+            if self._begun == len(self._experiences):
                 raise StopIteration
-            self._learn(self._stage)
-            self._stage, self._learnt = self._stage + 1, True
-            self._at_safe_point("experience")
-        self._learnt = False
+            self._begun, self._learnt = self._begun + 1, 0
+            self._prepare()
+            self._grow()
+        parts: list[tuple[list[int], Callable[[Client, Received], None]]]
+        parts = [(drawn, Client.train) for drawn in self._rounds[self._begun - 1]]
+        parts.append((self._drawn(), Client.end))
+        while self._learnt < len(parts):
+            self._exchange(*parts[self._learnt])
+            self._learnt += 1
+            self._at_safe_point("round" if self._learnt < len(parts) else "experience")
+        self._learnt = None
         return self.clients[0].learner
 
-    def _learn(self, stage: int) -> None:
-        model, rounds = self._run.model, self._rounds[stage]
-        taking_part = sorted({number for drawn in rounds for number in drawn})
+    def _drawn(self, rounds: int | None = None) -> list[int]:
+        """Return the clients that are drawn in the first rounds of the current stage, in all if not said otherwise."""
+        return sorted({number for drawn in self._rounds[self._begun - 1][:rounds] for number in drawn})
+
+    def _prepare(self) -> None:
+        """Let the clients look at what there is to train on at the current stage."""
+        assert self._learnt is not None
+        rounds = self._rounds[self._begun - 1]
+        for number in self._drawn():
+            drawn = [number in numbers for numbers in rounds]
+            self.clients[number].prepare(self._begun - 1, sum(drawn), sum(drawn[: self._learnt]))
+
+    def _grow(self) -> None:
+        """Widen the model for the current stage: before anyone trains, so that all start from the same new rows."""
+        model = self._run.model
         model.train()
-        model.adaptation(self._experiences[stage])
-        for number in taking_part:
-            client = self.clients[number]
-            client.prepare(stage, sum(number in drawn for drawn in rounds))
-            for experience in client.experiences:
-                # Before anyone trains, so that all start from the same new rows.
+        model.adaptation(self._experiences[self._begun - 1])
+        for number in self._drawn():
+            for experience in self.clients[number].experiences:
                 model.adaptation(experience)
         model.to(self._run.training.device)
-        for drawn in rounds:
-            self._exchange(drawn, Client.train)
-        self._exchange(taking_part, Client.end)
 
     def _draw(self, stage: int) -> list[list[int]]:
         """Return the clients of each round, ascending, out of those who have images."""
@@ -177,16 +193,31 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
             _load(model, average.result())
 
     def store(self) -> Stored:
-        """Return all that the clients know by now; see ``LearnerState.store``."""
-        stored = self._state.store()
-        return Stored({**stored.tree, "begun": self._stage, "learnt": 1 if self._learnt else None}, stored.blocks)
+        """Return all that the clients know by now; see ``Course.store``."""
+        with ExitStack() as at_rest:
+            for learner in self.learners:
+                if learner.experience is not None and isinstance(learner, MultiLabelTemplate):
+                    at_rest.enter_context(learner.at_rest())
+            stored = self._state.store(self._under_way())
+        return Stored({**stored.tree, "begun": self._begun, "learnt": self._learnt}, stored.blocks)
 
     def resume(self, stored: Stored, done: int) -> str:
         """Go on where another course over the same stream was stored; see ``Course.resume``."""
-        self._stage, learnt = progress(stored, done, len(self._experiences))
-        self._learnt = learnt is not None
-        self._state.restore(stored)
-        return f"experience {self._stage}"
+        begun, learnt = progress(stored, done, len(self._experiences))
+        rounds = self.settings.rounds
+        if learnt is not None and learnt > rounds + 1:
+            raise CmlBenchError(f"{learnt} of {rounds} rounds had been learnt")
+        self._begun, self._learnt = begun, learnt
+        if learnt is not None:
+            self._prepare()
+        self._state.restore(stored, self._under_way())
+        return f"experience {begun}" + (f", round {learnt}" if learnt is not None and learnt <= rounds else "")
+
+    def _under_way(self) -> list[DatasetExperience]:
+        """Return what clients are training on between two rounds."""
+        if self._learnt is None or self._learnt > self.settings.rounds:
+            return []
+        return [experience for number in self._drawn(self._learnt) for experience in self.clients[number].experiences]
 
 
 def settings_of(plan: Plan) -> Federation:

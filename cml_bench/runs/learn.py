@@ -115,7 +115,7 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         """
         experience = self.learner.experience
         with nullcontext() if experience is None else self.learner.at_rest():
-            stored = self._state.store(experience)
+            stored = self._state.store([] if experience is None else [experience])
         return Stored({**stored.tree, "begun": self._begun, "learnt": self._learnt}, stored.blocks)
 
     def resume(self, stored: Stored, done: int) -> str:
@@ -141,7 +141,7 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
             raise CmlBenchError(f"{learnt} of {len(self._chunks)} chunks had been learnt")
         self._learnt = learnt
         rest = self._chunks[learnt:] if learnt is not None else ()
-        self._state.restore(stored, rest[0] if rest else None)
+        self._state.restore(stored, rest[:1])
         return f"experience {begun}" + (self._where() if rest else "")
 
     def _where(self) -> str:
@@ -157,7 +157,7 @@ class Course(Iterator[BaseSGDTemplate[Any, Any, Any]]):
 
 
 def progress(stored: Stored, done: int, expected: int) -> tuple[int, int | None]:
-    """Return how many experiences a stored course had begun, and how many chunks of the last one it had learnt.
+    """Return how many experiences a stored course had begun, and how many parts of the last one it had learnt.
 
     None for the latter once its learner had been given out.
 

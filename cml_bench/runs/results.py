@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 
+from cml_bench.data.json_files import parse_json
 from cml_bench.errors import CmlBenchError
-from cml_bench.files import replace_file
+from cml_bench.files import read_plain, replace_file
 from cml_bench.runs.job import Job
 from cml_bench.runs.schema import SCHEMA_VERSION, UPGRADES, Result
 
@@ -72,7 +73,7 @@ def read_result(path: Path | str) -> Result:
     """
     path = Path(path)
     try:
-        return parse_result(path.read_bytes())
+        return parse_result(read_plain(path))
     except OSError as error:
         reason = f"{error.strerror}: give the path of a result file (.json)"
     except ValueError as error:
@@ -114,7 +115,7 @@ def parse_result(content: bytes) -> Result:
         ValueError: If it says none.
     """
     try:
-        tree = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+        tree = parse_json(content)
     except json.JSONDecodeError as error:
         is_half = error.pos >= len(error.doc.rstrip()) - 1 or not content.rstrip().endswith(b"}")
         what = "it breaks off" if is_half else "it is no JSON"
@@ -147,15 +148,6 @@ def parse_result(content: bytes) -> Result:
     raise ValueError(f"field {field!r:.200}: {reason[:1].lower()}{reason[1:]}" if field else reason)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}, which is no number")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    return value if value - value == 0 else _refuse(f"{digits:.40}")
-
-
 def predictions_digest(path: Path) -> str:
     """Return the sha256 of a predictions file.
 
@@ -163,7 +155,7 @@ def predictions_digest(path: Path) -> str:
         CmlBenchError: If it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_plain(path)).hexdigest()
     except OSError as error:
         raise CmlBenchError(f"predictions file {path} cannot be read ({error.strerror}): run the job again") from None
 
@@ -175,12 +167,12 @@ def is_done(results: Path, job: Job) -> bool:
     """
     path = result_path(results, job)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_plain(path))
         if result["status"] != "ok":
             return False
         files = [path.with_suffix(".npz")]
         if job.save_models:
             files += [snapshot_path(path, experience) for experience in range(len(result["benchmark"]["n_seen"]))]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return all(file.is_file() for file in files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cml_bench.models.divided import is_divided
+from cml_bench.models.divided import is_first
 from cml_bench.runs.rhythm import Rhythm
 from cml_bench.runs.stopping import Postponed
 from cml_bench.training.template import SafePoint, pass_by
@@ -30,8 +30,8 @@ class SafePoints:
         self._stored = time.monotonic()
 
     def __enter__(self) -> None:
-        """Let signals wait; not in a process that shares its job, which ends with the one that started it."""
-        if self._rhythm is not None and not is_divided():
+        """Let signals wait; of processes that share a job, in the one that stores it."""
+        if self._rhythm is not None and is_first():
             self._signals.listen()
 
     def __exit__(self, *error: object) -> None:

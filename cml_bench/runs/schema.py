@@ -19,7 +19,7 @@ LONGEST_TRACE: Final = 200_000
 
 
 def _plain(text: str) -> str:
-    """Return a text without what moves a terminal's cursor or changes its title."""
+    """Return a text without what moves a terminal's cursor, changes its title or turns a line around."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -29,12 +29,13 @@ def _without_control(text: str) -> str:
     return text
 
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_without_control)]
 Message = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_plain)]
-Fraction = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Bounded, so that sums and squares of what is read are finite and counts fit arrays.
+Fraction = Annotated[float, Field(ge=-1e15, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
 Options = dict[Text, JsonValue]
 Series = list[Fraction | None]
 
@@ -51,7 +52,7 @@ class JobRecord(_Record):
     locations: dict[Text, Text] = Field({}, description="Options that say where data lie, such as `root`.")
     method: Text = Field(description="Method specification in its canonical form.")
     class_order: Text = Field(description="Class order that was asked for.")
-    seed: int = Field(description="Seed.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(description="Seed.")
     resolved: Options = Field({}, description="All options of `benchmark` and `training`, defaults included.")
     code_version: Text | None = Field(None, description="Version of the package, part of the key; since version 2.")
     plug_in_files: list[Text | None] = Field(
@@ -64,7 +65,7 @@ class BenchmarkRecord(_Record):
 
     name: Text = Field(description="Benchmark name.")
     title: Text | None = Field(None, description="Its title.")
-    version: int | Text | None = Field(
+    version: Count | Text | None = Field(
         None, description="Version of its definition; numbers of different ones never mix."
     )
     protocol: Text | None = Field(None, description="How labels are divided, as in `B0-C10`.")
@@ -182,7 +183,7 @@ class BackboneRecord(_Record):
     checkpoint: Text | None = Field(None, description="File name of the weights; null for random ones.")
     sha256: Text | None = Field(None, description="Checksum of that file.")
     pretraining: Text | None = Field(None, description="What it was trained on.")
-    image_size: int | list[int] | None = Field(None, description="Pixels of a side that the model reads.")
+    image_size: Count | list[Count] | None = Field(None, description="Pixels of a side that the model reads.")
     mean: list[Fraction] = Field([], description="Mean that images are normalised with.")
     std: list[Fraction] = Field([], description="Deviation that images are normalised with.")
 
@@ -241,7 +242,24 @@ class Result(_Record):
         absent = [part for part in parts if getattr(self, part) is None] if self.status == "ok" else []
         if absent:
             raise ValueError(f"status is 'ok' but there is no {absent[0]}")
+        if self.benchmark is not None and self.metrics is not None:
+            _check_lengths(self.benchmark, self.metrics)
         return self
+
+
+def _check_lengths(benchmark: BenchmarkRecord, metrics: Metrics) -> None:
+    """Refuse figures that are not of the experiences that the benchmark has."""
+    seen, count = benchmark.n_seen, len(benchmark.n_seen)
+    if seen != sorted(seen) or (seen and seen[-1] > len(benchmark.label_names)):
+        raise ValueError(f"n_seen is {seen!s:.60} with {len(benchmark.label_names)} label names")
+    lengths = {
+        "per_experience": [len(metrics.per_experience)],
+        "performance": [len(metrics.performance), *map(len, metrics.performance)],
+        **{f"per_label_ap of {label!r:.60}": [len(series)] for label, series in metrics.per_label_ap.items()},
+    }
+    for name, found in lengths.items():
+        if set(found) not in ({0}, {count}) or (name.startswith("per_label") and found != [count]):
+            raise ValueError(f"metrics.{name} has {found!s:.60} figures for {count} experiences")
 
 
 def _from_1(tree: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
-from cml_bench.files import replace_file
+from cml_bench.files import read_plain, replace_file
 from cml_bench.models.backbones import Backbone
 from cml_bench.models.features import weights_digest
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.options import parse_pairs
+from cml_bench.registry import UnknownCodeError, only_known
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
@@ -136,20 +138,30 @@ class SavedRun:
         return model
 
 
-def open_run(path: Path, options: list[str] | None = None) -> SavedRun:
+def open_run(path: Path, options: list[str] | None = None, *, trust: bool = False) -> SavedRun:
     """Open a result for building its models.
 
     Args:
         path: Result file, or a folder with one result that has models.
         options: ``key=value`` that win over the job's own, for data or weights that have moved (``root``,
             ``checkpoint``).
+        trust: Run the code that the result names outside the suite (``./file.py:Class``, ``module:Class``).
 
     Raises:
-        CmlBenchError: If there is no such result, it has no models or no images, or the weights are others.
+        CmlBenchError: If there is no such result, it has no models or no images, the weights are others, or it names
+            such code.
     """
     path = find_run(path)
+    with nullcontext() if trust else only_known():
+        try:
+            return _open(path, options)
+        except UnknownCodeError as error:
+            raise CmlBenchError(f"{path} names {error}: look at that code, then give --trust to run it") from None
+
+
+def _open(path: Path, options: list[str] | None) -> SavedRun:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_plain(path))
         job = result["job"]
         if result["status"] != "ok":
             raise CmlBenchError(f"{path} is the result of a job that failed ({result['error']}): take another")
@@ -158,8 +170,8 @@ def open_run(path: Path, options: list[str] | None = None) -> SavedRun:
         pairs = tuple(sorted(told.items()))
         resolved = plan(Job(job["benchmark"], job["method"], job["class_order"], job["seed"], pairs))
         expected = result["backbone"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CmlBenchError(f"{path} is no result file ({error!r}): give the .json of a job") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CmlBenchError(f"{path} is no result file ({error!r:.300}): give the .json of a job") from None
     sources = load_sources(resolved.benchmark)
     with isolated(job["seed"], resolved.training.threads):
         backbone = make_backbone(resolved, sources)

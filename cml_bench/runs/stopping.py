@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
 SECONDS = 5.0
 """How long a signal waits for a job to come to where it can be stored."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+STORING = 30.0
+"""Seconds that another process has to store its job before it is killed; SLURM waits as long."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """SIGUSR2 is what submitit sends before the time of a SLURM task is over."""
 
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end."""
+
+
+def end_with_parent() -> None:
+    """End this process, whatever it is doing, with the one that started it: if that is killed, it can tell nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int = parent.sentinel) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -62,7 +80,7 @@ class Postponed:
     def listen(self) -> None:
         """Let signals wait from now on."""
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 handler = signal.getsignal(number)
                 if callable(handler) or (handler is signal.SIG_DFL and number != signal.SIGUSR2):
                     self._before[number] = signal.signal(number, self._note)

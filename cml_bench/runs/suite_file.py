@@ -32,10 +32,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
+        told: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in told:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r:.40} comes twice", key.start_mark)
+            told.add(key.value)
         return super().construct_mapping(node, deep)
 
 

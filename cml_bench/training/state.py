@@ -73,43 +73,43 @@ class LearnerState:
         self._roots = {"learner": learner, "run": run, "augmentation": augmentation}
         self._fresh = Walk(self._roots, self._given)
 
-    def store(self, experience: DatasetExperience | None = None) -> Stored:
+    def store(self, experiences: Sequence[DatasetExperience] = ()) -> Stored:
         """Return the learner as it is now, and the process's generators.
 
         Args:
-            experience: What it is training on, of which its state is no part.
+            experiences: What it is training on, of which its state is no part.
 
         Raises:
             UnknownStateError: If the learner keeps something that cannot be stored.
         """
         roots = {**self._roots, "generators": _generator_states()}
-        walk = Walk(roots, self._given_with(experience), self._fresh)
+        walk = Walk(roots, self._given_with(experiences), self._fresh)
         blocks, places = walk.memory.blocks()
         return Stored({"nodes": walk.nodes, "roots": walk.roots, "places": places}, blocks)
 
-    def restore(self, stored: Stored, experience: DatasetExperience | None = None) -> None:
+    def restore(self, stored: Stored, experiences: Sequence[DatasetExperience] = ()) -> None:
         """Make the learner, and the process's generators, what they were when they were stored.
 
         Args:
             stored: As ``store`` gave it.
-            experience: What it was training on then, from the stream of this process.
+            experiences: What it was training on then, in the same order, from the stream of this process.
 
         Raises:
             CmlBenchError: If it was another learner.
         """
         try:
             memory = MemoryReader(stored.blocks, stored.tree["places"])
-            rebuilt = Rebuild(stored.tree["nodes"], memory, self._given_with(experience), self._fresh)
+            rebuilt = Rebuild(stored.tree["nodes"], memory, self._given_with(experiences), self._fresh)
             _set_generators(rebuilt.value(stored.tree["roots"]["generators"]))
         except _MALFORMED as error:
             raise CmlBenchError(f"what was stored is no state of this learner ({in_one_line(error)})") from error
 
-    def _given_with(self, experience: DatasetExperience | None) -> dict[str, object]:
-        if experience is None:
-            return self._given
-        dataset = experience.dataset
-        own = {"experience": experience, "experience's labels": dataset.labels, "its ids": dataset.sample_ids.data}
-        return {**self._given, **own}
+    def _given_with(self, experiences: Sequence[DatasetExperience]) -> dict[str, object]:
+        given = dict(self._given)
+        for number, experience in enumerate(experiences):
+            dataset, name = experience.dataset, f"experience {number}"
+            given |= {name: experience, f"{name}'s labels": dataset.labels, f"{name}'s ids": dataset.sample_ids.data}
+        return given
 
 
 def _generator_states() -> dict[str, Any]:

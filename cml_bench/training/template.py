@@ -21,8 +21,8 @@ from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader, Resumable
 
-SafePoint = Literal["step", "epoch", "chunk", "experience"]
-"""What a learner has just finished when it can be stored."""
+SafePoint = Literal["step", "epoch", "round", "chunk", "experience"]
+"""What a learner, or a federation, has just finished when it can be stored."""
 
 
 def _trigger(event: str) -> Callable[..., None]:

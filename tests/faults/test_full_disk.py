@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from cml_bench.cli import main
 from cml_bench.data.cache import cached_rows
+from cml_bench.data.sets.image_folder import ImageFolder
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
@@ -109,10 +111,25 @@ def test_features_that_do_not_fit_leave_nothing(disk: Callable[..., Any]) -> Non
     assert torch.equal(cached_rows(full.folder, {"a": 1}, 100, compute), rows.half())
 
 
-def test_a_label_table_that_does_not_fit_leaves_nothing(disk: Callable[..., Any]) -> None:
+def test_a_label_table_that_does_not_fit_leaves_nothing(
+    disk: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     full = disk("64k")
     labels = np.zeros((9000, 40), dtype=np.int8)
     table = LabelTable(label_names=tuple(f"l{i}" for i in range(40)), ids=np.arange(9000), labels=labels)
     with pytest.raises(OSError, match=FULL):
         table.save(full.folder / "table.npz")
     assert files(full.folder) == []
+    (tmp_path / "train.csv").write_text(
+        "file,cat\n" + "".join(f"a/long/name/of/an/image/{n}.jpg,1\n" for n in range(900))
+    )
+    monkeypatch.setenv("CML_BENCH_CACHE", str(full.folder))
+    with pytest.warns(UserWarning, match=rf"the label table cannot be stored in .* \({FULL}\)"):
+        assert len(ImageFolder(root=str(tmp_path)).table("train")) == 900
+    assert files(full.folder) == []
+    with pytest.raises(SystemExit) as left:
+        main(["data", "prepare", "image_folder", "--root", str(tmp_path), "--split", "train"])
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cml-bench: the label table cannot be stored in ")
+    assert said.count("\n") == 1

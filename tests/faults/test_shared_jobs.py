@@ -6,14 +6,18 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cml_bench.runs.events import Event
-from cml_bench.runs.job import Job
+from cml_bench.runs.job import Job, make_jobs
+from cml_bench.runs.results import result_path
 from cml_bench.runs.run import run_and_store
 
 pytest.importorskip("lightning_fabric", reason="devices need the extra 'distributed'")
@@ -78,6 +82,52 @@ def test_the_error_of_one_process_is_the_one_that_is_told(small_jobs: Any, tmp_p
     assert "Traceback" not in failed["error"]
     assert "in before_forward" in failed["traceback"]
     assert not children()
+
+
+SLOW = """
+from pathlib import Path
+import time
+(Path({folder!r}) / f"{{strategy.clock.train_exp_counter}}-{{strategy.clock.train_iterations}}").touch()
+if not Path({folder!r}, "quick").exists():
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_shared_job_is_stored_when_it_is_asked_to_stop(
+    tmp_path: Path, until: Any, plugin: Callable[..., str], number: int, group: bool
+) -> None:
+    """Whether the signal reaches the command alone, or all processes, as Ctrl-C and batch systems do."""
+    steps, results = tmp_path / "steps", tmp_path / "results"
+    steps.mkdir()
+    method = plugin("slow", SLOW.format(folder=str(steps)), "after_training_iteration")
+    settings = [f"{key}={value}" for key, value in {**VIT, "epochs": 4, "n_train": 60, "n_test": 40}.items()]
+    command = [sys.executable, "-m", "cml_bench.cli", "run", "digits", "--method", method, "--seeds", "0,"]
+    command += [word for setting in [*settings, "batch_size=8"] for word in ("--set", setting)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1", "--results", str(results)],
+        **{"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True},
+        start_new_session=True,
+    )
+    try:
+        until(lambda: list(steps.glob("0-3")))
+        (os.killpg if group else os.kill)(process.pid, number)
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == (143 if number == signal.SIGTERM else 130)
+    assert said == "interrupted: finished results are kept; the same command goes on from there\n"
+    assert not list(steps.glob("1-*")), "it was to be stopped in its first experience"
+    (steps / "quick").touch()
+    (job,) = make_jobs(["digits"], [method], ["default"], [0], [*settings, "batch_size=8"])
+    notes: list[str] = []
+    for folder in (results, tmp_path / "whole"):
+        assert run_and_store(job, folder, report=lambda event: notes.append(event.message))["status"] == "ok"
+    (place,) = [note for note in notes if note.startswith("goes on after ")]
+    assert ", step " in place
+    one, other = (result_path(folder, job).with_suffix(".npz") for folder in (results, tmp_path / "whole"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def children() -> list[int]:

@@ -17,7 +17,8 @@ from cml_bench.cli import main
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.job import Job
 from cml_bench.runs.merge import merge_results
-from cml_bench.runs.results import checkpoint_folder, read_result, result_path
+from cml_bench.runs.results import checkpoint_folder, read_result, result_path, snapshot_path
+from cml_bench.runs.snapshots import open_run
 
 SCRIPT = "<script>window.hacked=1</script><img src=x onerror=alert(1)>\"'>"
 FORMULA = "=HYPERLINK(1)"
@@ -154,6 +155,36 @@ def test_merging_follows_no_link_out_of_a_results_folder(store: Any, tmp_path: P
     with pytest.raises(CmlBenchError, match="is a symbolic link: put the file itself there; nothing was merged"):
         merge_results([tmp_path / "in"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_looking_into_a_result_runs_nothing_that_it_names(store: Any, tmp_path: Path, change: Any) -> None:
+    """Whatever the part of the job that names it: a file that came along, or any function that is installed."""
+    ran, path = tmp_path / "ran", store(tmp_path / "in")
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    snapshot_path(path, 0).parent.mkdir()
+    snapshot_path(path, 0).touch()
+    change(path, "backbone", to={"sha256": "00"})
+    for code in (f"{tmp_path / 'evil.py'}:Evil", "os:mkdir"):
+        for way, text in (
+            (("job", "method"), code),
+            (("job", "method"), f"er head={code}"),
+            (("job", "method"), f"er loss={code}"),
+            (("job", "method"), f"er loss=bce+{code}"),
+            (("job", "method"), f"er wrap={code}"),
+            (("job", "method"), f"{code} path={ran}"),
+            (("job", "benchmark"), code),
+        ):
+            before = path.read_bytes()
+            change(path, *way, to=text)
+            with pytest.raises(CmlBenchError) as caught:
+                open_run(path)
+            assert "is code outside the suite" in str(caught.value), text
+            path.write_bytes(before)
+    assert not ran.exists()
+    change(path, "job", "method", to=f"{tmp_path / 'evil.py'}:Evil")
+    with pytest.raises(CmlBenchError, match="Evil"):
+        open_run(path, trust=True)
+    assert ran.exists()
 
 
 class Keyed(Job):

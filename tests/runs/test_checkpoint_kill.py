@@ -98,7 +98,12 @@ def predictions(results: Path, job: Job) -> bytes:
     return result_path(results, job).with_suffix(".npz").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["er memory_size=20", "krt", "l3a", "from_scratch"])
+FEDERATED = "er memory_size=20 federated='clients=3 rounds=3'"
+
+
+@pytest.mark.parametrize(
+    "method", ["er memory_size=20", "krt", "l3a", "from_scratch", pytest.param(FEDERATED, marks=pytest.mark.slow)]
+)
 def test_killed_jobs_go_on(method: str, tmp_path: Path) -> None:
     killed_and_gone_on(method, tmp_path, 2)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, Texts, table_from
+from cml_bench.data.table import LabelTable, Texts, as_texts, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
@@ -73,16 +73,15 @@ def _read_attributes(path: Path) -> tuple[tuple[str, ...], Texts, LabelArray]:
     files, packed = [], []
     for number, line in enumerate(lines, start=3):
         file, *values = line.split()
-        # One character a value: eight million of them would be half a gigabyte of strings.
-        row = "".join(values).replace("-1", "\0")
-        if len(values) != len(names) or len(row) != len(names) or row.strip("\x001"):
+        if len(values) != len(names) or not {*values} <= {"-1", "1"}:
             raise CmlBenchError(
                 f"line {number} of {path} is no image file followed by {len(names)} values of -1 or 1: fetch it again"
             )
         files.append(file)
-        packed.append(row)
+        # One character a value: eight million of them would be half a gigabyte of strings.
+        packed.append("".join(values).replace("-1", "0"))
     labels = np.frombuffer("".join(packed).encode(), dtype=np.int8).reshape(-1, len(names)) == ord("1")
-    return names, np.array(files, dtype=np.str_), labels.view(np.int8)
+    return names, as_texts(path, files), labels.view(np.int8)
 
 
 def _read_partition(path: Path, attributes: Path, files: Texts) -> npt.NDArray[np.int8]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cml_bench.data.coco_json import Instances, Integers, read_instances
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.source import Source
-from cml_bench.data.table import Boxes, LabelTable, table_from
+from cml_bench.data.table import Boxes, LabelTable, refuse_large, table_from
 from cml_bench.errors import CmlBenchError
 
 Crowd = Literal["ignore", "label"]
@@ -135,6 +135,7 @@ class COCO(DataSet):
         rows = _positions(found.image_of, ids, path, "image")
         columns = _positions(found.category_of, found.category_ids[categories], path, "category")
         shown = np.ones_like(found.crowd) if self.crowd == "label" else ~found.crowd
+        refuse_large(path, len(ids), len(names))
         labels = np.zeros((len(ids), len(names)), dtype=np.int8)
         labels[rows[shown], columns[shown]] = 1
         boxed = shown & found.boxed

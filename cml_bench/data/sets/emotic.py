@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.mat_files import field, items_of, load_mat, texts
-from cml_bench.data.table import Boxes, LabelTable, table_from
+from cml_bench.data.table import Boxes, LabelTable, as_texts, table_from
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import PRESENT
 
@@ -119,9 +119,9 @@ CVPR17_Annotations.mat and cvpr_emotic/ with the same folders.""",
         return table_from(
             path,
             label_names=NAMES,
-            ids=np.array(list(rows), dtype=np.str_),
+            ids=as_texts(path, list(rows)),
             labels=labels,
-            files=np.array(files, dtype=np.str_),
+            files=as_texts(path, files),
             boxes=_boxes(boxes),
             counts={"people": sum(people.values()) + len(people), "people_with_labels": felt},
         )

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable, as_texts, refuse_large, table_from
 from cml_bench.errors import CmlBenchError, suggest
 
 Grain = Literal["coarse", "fine"]
@@ -78,10 +78,11 @@ Root is the folder that holds labels_and_metadata.json and small_images/.""",
         kept = [entry for entry in entries if entry["partition"] in _PARTITIONS[split]]
         rows = np.repeat(np.arange(len(kept)), [len(entry[key]) for entry in kept])
         columns = pd.Index(names).get_indexer(pd.Index([name for entry in kept for name in entry[key]], dtype=object))
+        refuse_large(path, len(kept), len(names))
         labels = np.zeros((len(kept), len(names)), dtype=np.int8)
         labels[rows, columns] = 1
-        ids = np.array([str(entry["image_id"]) for entry in kept], dtype=np.str_)
-        users = np.array([str(entry["user_id"]) for entry in kept], dtype=np.str_)
+        ids = as_texts(path, [str(entry["image_id"]) for entry in kept])
+        users = as_texts(path, [str(entry["user_id"]) for entry in kept])
         return table_from(
             path,
             label_names=tuple(names),

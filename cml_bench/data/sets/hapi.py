@@ -13,7 +13,7 @@ import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable, as_texts, refuse_large, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
 
@@ -85,10 +85,11 @@ line of tasks/meta.csv with the task mic (coco/google_mic/20-10-28 ...).""",
         said = [name for names in lists for name in names]
         rows = np.repeat(np.arange(len(lists)), [len(names) for names in lists])
         names = sorted(set(said))
+        refuse_large(path, len(lists), len(names))
         labels = np.full((len(lists), len(names)), OUT_OF_SCOPE if "/" in split else ABSENT, dtype=np.int8)
         labels[rows, pd.Index(names, dtype=object).get_indexer(pd.Index(said, dtype=object))] = PRESENT
         counts = {"repeated_names": len(said) - int((labels == PRESENT).sum())}
-        texts = np.array(ids, dtype=np.str_)
+        texts = as_texts(path, ids)
         return table_from(path, label_names=tuple(names), ids=texts, labels=labels, counts=counts)
 
     def source(self, split: str, role: Literal["train", "test"], *, missing: Missing = "error") -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable, as_texts, refuse_large, straight, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
@@ -65,11 +65,11 @@ class ImageFolder(DataSet):
         sheet = _Sheet.read(path)
         names = self._listed_names() if sheet.lists else sheet.head[1:]
         labels = sheet.listed(names, self._label_list()) if sheet.lists else sheet.marked()
-        files = np.array([row[0].strip() for row in sheet.rows], dtype=np.str_)
+        files = as_texts(path, [straight(row[0].strip()) for row in sheet.rows])
         return table_from(path, label_names=names, ids=files, labels=labels, files=files)
 
     def _files(self) -> list[Path]:
-        return sorted(Path(self.root).glob("*.csv"))
+        return sorted(file for file in Path(self.root).glob("*.csv") if file.is_file())
 
     def _label_list(self) -> list[Path]:
         return list(Path(self.root).glob(LABEL_LIST))
@@ -126,6 +126,7 @@ class _Sheet:
     def listed(self, names: tuple[str, ...], vocabulary: list[Path]) -> LabelArray:
         """Return the (N, C) labels of lists joined by semicolons."""
         places = {name: column for column, name in enumerate(names)}
+        refuse_large(self.path, len(self.rows), len(names))
         labels = np.zeros((len(self.rows), len(names)), dtype=np.int8)
         for row, name in self.entries():
             if name not in places:

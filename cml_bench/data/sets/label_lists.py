@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable, as_texts, straight, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 
@@ -90,7 +90,7 @@ class LabelLists(DataSet):
         path, *names = self.label_files(split)
         label_names = read_lines(names[0]) if names else [f"label_{number:03d}" for number in range(self.n_labels or 0)]
         entries = [line.replace(",", " ").partition(" ") for line in read_lines(path)]
-        files = np.array([file for file, _, _ in entries], dtype=np.str_)
+        files = as_texts(path, [straight(file) for file, _, _ in entries])
         words = [numbers.split() for _, _, numbers in entries]
         rows = np.repeat(np.arange(len(entries)), [len(line) for line in words])
         columns = _numbers([word for line in words for word in line], rows, len(label_names), path)

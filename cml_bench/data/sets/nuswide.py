@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable, as_texts, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import LabelArray
@@ -113,13 +113,13 @@ names them by Flickr id, with layout=flickr_id images=FOLDER.""",
         labels = np.empty((len(label_files), len(entries)), dtype=np.int8)
         for column, file in zip(labels, label_files, strict=True):
             column[:] = _read_column(file, image_list, len(entries))
-        ids = np.array(entries, dtype=np.str_)
+        ids = as_texts(image_list, entries)
         return table_from(
             image_list,
             label_names=self._names,
             ids=ids,
             labels=np.ascontiguousarray(labels.T),
-            files=ids if self.layout == "folders" else np.array(by_flickr_id, dtype=np.str_),
+            files=ids if self.layout == "folders" else as_texts(image_list, by_flickr_id),
             counts={"repeated_flickr_ids": len(entries) - len(set(by_flickr_id))},
         )
 

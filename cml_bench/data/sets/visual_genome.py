@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, Texts, table_from
+from cml_bench.data.table import LabelTable, Texts, as_texts, table_from
 from cml_bench.data.text_lists import read_lines
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT
@@ -77,7 +77,7 @@ and image_data.json. Root is the folder that holds the four files and VG_100K/ a
         labels = np.zeros((len(images), N_LABELS), dtype=np.int8)
         labels[rows, columns] = PRESENT
         ids = _ids(images, image_list)
-        files, sizes = np.array([f"VG_100K/{image}" for image in images], dtype=np.str_), None
+        files, sizes = as_texts(image_list, [f"VG_100K/{image}" for image in images]), None
         if image_data:
             files, sizes = _places(image_data[0], ids)
         return table_from(

@@ -114,6 +114,7 @@ def explain(
     labels: Sequence[str] | None = None,
     after: Sequence[int | str] | Literal["all"] | None = None,
     options: Sequence[str] | None = None,
+    trust: bool = False,
 ) -> Explanation:
     """Look through the models of a finished run at one image.
 
@@ -124,11 +125,12 @@ def explain(
             knows what it shows.
         after: Experiences, from 1; ``"all"``; or None for those that brought the labels, and the last.
         options: ``key=value`` of the job that have changed since, for data or weights that have moved.
+        trust: Run the code that the result names outside the suite (``./file.py:Class``, ``module:Class``).
 
     Raises:
         CmlBenchError: If the run has no models, its head cannot say where it looks, or a name is unknown.
     """
-    saved = open_run(Path(run), list(options or ()))
+    saved = open_run(Path(run), list(options or ()), trust=trust)
     if not saved.plan.head.meta.attention:
         named = ", ".join(name for name, entry in entries("heads").items() if entry.facts.get("attention"))
         raise CmlBenchError(

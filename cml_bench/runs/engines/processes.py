@@ -20,6 +20,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.runs.engines.engine import Engine, report_lost, warn
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
+from cml_bench.runs.stopping import STORING, end_with_parent
 
 _events: Queue[Event | None]
 
@@ -80,10 +81,6 @@ class Processes(Engine):
 _KILLED = "the process was killed (out of memory?): free memory, or run fewer jobs at once with --workers"
 
 
-_STORING = 30.0
-"""Seconds that a worker has to store its job before it is killed; SLURM waits as long."""
-
-
 class _Pool(ProcessPoolExecutor):
     """A pool whose workers report to this process, each pool by a way of its own: a killed worker may block it."""
 
@@ -108,7 +105,7 @@ class _Pool(ProcessPoolExecutor):
             try:
                 for worker in workers:
                     worker.terminate()
-                end, running = time.monotonic() + _STORING, {worker.sentinel for worker in workers}
+                end, running = time.monotonic() + STORING, {worker.sentinel for worker in workers}
                 while running and (left := end - time.monotonic()) > 0:
                     running -= set(wait(running, left))
             finally:
@@ -134,15 +131,7 @@ def _connect(events: Queue[Event | None]) -> None:
     _events = events
     # Ctrl-C reaches every process of a terminal: a worker drops its job at once and in silence, the parent speaks.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed can tell nobody: its workers would wait for it, and hold their jobs, for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _check(jobs: Sequence[Job]) -> list[str]:
