@@ -33,7 +33,7 @@ def read_image(path: Path) -> Tensor:
     try:
         content = read_plain(path)
     except OSError as error:
-        if not path.exists():
+        if not path.exists() or path.is_dir():
             raise CmlBenchError(f"image {path} does not exist; put the file there") from None
         raise CmlBenchError(f"image {path} cannot be read ({error.strerror}); make it readable") from None
     if not content:

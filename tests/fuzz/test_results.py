@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import TEST_RULES, Predictions
 from cml_bench.runs.results import read_result
@@ -83,6 +84,34 @@ def test_result(tmp_path: Path, fuzz: Fuzz, count: int) -> None:
     old["metrics"] = {"summary": {"map": 0.5}}
     seeds = [json.dumps(result(), indent=1).encode(), json.dumps(old).encode()]
     fuzz(tmp_path / "er.json", seeds, lambda: read_result(tmp_path / "er.json"), sound, count)
+
+
+@pytest.mark.parametrize(
+    ("way", "to", "says"),
+    [
+        (("job", "seed"), 10**30, "job.seed"),
+        (("benchmark", "n_seen"), [10**15] * 2, "1000000000000000] with 3 label names"),
+        (("benchmark", "n_seen"), [3, 2], "n_seen is [3, 2]"),
+        (("benchmark", "n_seen"), [1, 2, 3], "metrics.per_label_ap.cat: 2 items for 3 experiences"),
+        (("benchmark", "version"), 10**400, "benchmark.version"),
+        (("metrics", "per_label_ap", "cat"), [], "metrics.per_label_ap.cat: 0 items for 2 experiences"),
+        (("metrics", "performance"), [[0.5, 0.5], [0.5] * 5000], "metrics.performance: 5000 items for 2 experiences"),
+        (("metrics", "summary"), {"avg_map": 1e308}, "metrics.summary.avg_map"),
+        (("cost", "seconds"), {"training": 1e308}, "cost.seconds.training"),
+        (("cost", "memory", "bytes"), 10**400, "cost.memory.bytes"),
+    ],
+)
+def test_a_result_that_nothing_can_be_computed_of(tmp_path: Path, way: tuple[str, ...], to: Any, says: str) -> None:
+    """Sums overflow, arrays do not hold it, and a picture has a row a label."""
+    tree = result()
+    node = tree
+    for step in way[:-1]:
+        node = node[step]
+    node[way[-1]] = to
+    (tmp_path / "er.json").write_text(json.dumps(tree))
+    with pytest.raises(CmlBenchError) as caught:
+        read_result(tmp_path / "er.json")
+    assert says in str(caught.value)
 
 
 def sound_predictions(read: Predictions) -> None:

@@ -181,8 +181,8 @@ def test_what_a_bias_needs_is_named(bare_source: Any, answers: Any) -> None:
         ('{"label0": 1}', "no share of label 'label1'"),
         ('{"label0": 1, "label1": -2}', "share -2 for label 'label1'"),
         ('{"label0": true, "label1": 2}', "share True for label 'label0'"),
-        ('{"label0": NaN, "label1": 2}', "share nan for label 'label0'"),
-        ('{"label0": Infinity, "label1": 2}', "share inf for label 'label0'"),
+        ('{"label0": NaN, "label1": 2}', "it holds NaN, which is no number"),
+        ('{"label0": Infinity, "label1": 2}', "it holds Infinity, which is no number"),
         ('{"label0": "many", "label1": 2}', "share 'many' for label 'label0'"),
     ],
 )

@@ -24,7 +24,7 @@ from cml_bench.runs import schema
 from cml_bench.runs.results import ResultError, parse_result, read_result
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.floats(-1e15, 1e15)
 COUNTS = st.integers(0, 2**40)
 PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | NUMBERS | TEXTS, lambda deeper: st.lists(deeper))
 FIGURES = st.dictionaries(TEXTS.map(lambda text: f"m_{text}"), st.none() | NUMBERS, max_size=3)
@@ -46,7 +46,7 @@ JOBS = records(
     **dict.fromkeys(("benchmark", "method", "class_order"), TEXTS),
     **dict.fromkeys(("benchmark_options", "resolved"), OPTIONS),
     locations=st.dictionaries(TEXTS, TEXTS, max_size=2),
-    seed=st.integers(0, 2**31),
+    seed=st.integers(0, 2**31 - 1),
     code_version=OR_NONE,
     plug_in_files=st.lists(OR_NONE, max_size=2),
 )
@@ -54,7 +54,7 @@ BENCHMARKS = records(
     schema.BenchmarkRecord,
     name=TEXTS,
     title=OR_NONE,
-    version=st.none() | st.integers() | TEXTS,
+    version=st.none() | COUNTS | TEXTS,
     protocol=OR_NONE,
     label_names=st.lists(TEXTS, max_size=3),
     n_seen=st.lists(COUNTS, max_size=3),
@@ -93,7 +93,7 @@ DATA = records(
     schema.DataRecord,
     name=OR_NONE,
     fingerprint=TEXTS,
-    counts=st.dictionaries(TEXTS, st.integers(), max_size=2),
+    counts=st.dictionaries(TEXTS, COUNTS, max_size=2),
     label_counts=st.none() | st.dictionaries(TEXTS, COUNTS, max_size=2),
 )
 BACKBONES = records(
@@ -113,6 +113,17 @@ ENVIRONMENTS = records(
 )
 
 
+def fit(benchmark: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Cut and fill figures so that they are of the experiences that the benchmark has."""
+    labels, seen = benchmark.get("label_names", []), benchmark.get("n_seen", [])
+    seen[:] = sorted(min(count, len(labels)) for count in seen)
+    for name in ("per_experience", "performance"):
+        rows = metrics.get(name, [])
+        del rows[len(seen) if len(rows) >= len(seen) else 0 :]
+    for series in (*metrics.get("performance", []), *metrics.get("per_label_ap", {}).values()):
+        series[:] = [*series, None, None, None][: len(seen)]
+
+
 @st.composite
 def results(draw: st.DrawFn) -> dict[str, Any]:
     done = draw(st.booleans())
@@ -125,6 +136,8 @@ def results(draw: st.DrawFn) -> dict[str, Any]:
         "data": draw(st.dictionaries(TEXTS, DATA, max_size=2)),
         **{name: draw(part if done else st.none() | part) for name, part in parts.items()},
     }
+    if tree["benchmark"] is not None and tree["metrics"] is not None:
+        fit(tree["benchmark"], tree["metrics"])
     others = {
         **dict.fromkeys(("error", "traceback", "finished"), OR_NONE),
         "missing": st.lists(TEXTS, max_size=2),

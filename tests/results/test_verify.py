@@ -48,7 +48,7 @@ def test_what_a_run_writes_is_sound(small_jobs: Any, tmp_path: Path) -> None:
         (["metrics", "summary", "last_map"], 0.99, "(metrics.summary.last_map: 0.99 against 0."),
         (["metrics", "summary", "last_of1@0.9"], 0.5, "(metrics.summary.last_of1@0.9: 0.5 against 0."),
         (["metrics", "per_experience", 1, "n_images"], 3, "(metrics.per_experience[1].n_images: 3 against "),
-        (["metrics", "per_label_ap", "label 2"], [1.0], "(metrics.per_label_ap.label 2: 1 items against 3 items)"),
+        (["metrics", "per_label_ap", "label 2"], [1.0], "metrics.per_label_ap.label 2: 1 items for 3 experiences"),
         (["metrics", "performance", 0, 0], None, "(metrics.performance[0][0]: None against 0."),
         (["benchmark", "label_names", 0], "cat", "(benchmark.label_names[0]: 'cat' against 'label 0')"),
         (["job", "seed"], 5, "is not that of its job"),
