@@ -69,3 +69,25 @@ def test_the_page_says_what_the_results_do(script: dict[str, Any]) -> None:
         for name, row in (100 * table).round(1).iterrows():
             told = f"| {names.get(str(name), name)} | {row['share']} ["
             assert re.search(re.escape(told), text), told
+
+
+def test_the_page_of_the_four_divisions_says_what_its_jobs_do() -> None:
+    """Means, deviations, shares and rank correlations; intervals take more draws."""
+    divisions = runpy.run_path(str(ROOT / "docs" / "figures" / "divisions.py"))
+    jobs, page = divisions["read_jobs"](), divisions["JOBS"].with_name("README.md").read_text(encoding="utf-8")
+    cells = jobs.groupby(["method", "division"])["value"].agg(["mean", "std", "size"])
+    assert set(cells["size"]) == {9}
+    for method, means in cells.groupby(level="method"):
+        row = means.droplevel("method")
+        told = [
+            f"{row.loc[division, 'mean']:.1f} ± {row.loc[division, 'std']:.1f}"
+            for division in ("B0-C3 overlap", "B0-C3 disjoint", "B9-C3 overlap", "B9-C3 disjoint")
+        ]
+        assert f"| {' | '.join(told)} |" in page, method
+    shares = (100 * divisions["SHARES"]["shares"](divisions["crossed"](jobs), divisions["FACTORS"])).round()
+    text = " ".join(page.split())
+    for name in ("rule", "strategy", "memory", "division"):
+        assert re.search(rf"\b{shares[name]:.0f} % \[\d+, \d+\] (is )?the {name}'s", text), (name, shares[name])
+    ranks = divisions["rank_correlations"](jobs)
+    for one, other in itertools.combinations(ranks.columns, 2):
+        assert f"{ranks.loc[one, other]:.2f} [" in text, (one, other)
