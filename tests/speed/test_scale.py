@@ -69,8 +69,8 @@ def draw(frame: pd.DataFrame) -> Any:
     right.plot(peaks[80].index, peaks[80], marker="o", markersize=3, color="black", label="80 labels")
     right.plot([1_000_000], [peaks[500].max()], marker="x", color="black", linestyle="none", label="500 labels")
     for axes, title in ((left, "seconds"), (right, "peak memory, MB")):
+        axes.set(xscale="log", yscale="log", xlabel="images", title=title)
         lowest, (first, last) = axes.get_ylim()[0], (line["images"].min(), line["images"].max())
         axes.plot([first, last], [lowest, lowest * last / first], color="grey", linestyle=":", label="linear")
-        axes.set(xscale="log", yscale="log", xlabel="images", title=title)
         axes.legend(fontsize=7)
     return figure
