@@ -196,6 +196,12 @@ def test_list_shows_the_options_of_one_plugin(capsys: pytest.CaptureFixture[str]
     assert "  root  (needed)\n" in capsys.readouterr().out
 
 
+def test_list_of_a_name_says_of_which_kind_it_is(capsys: Any) -> None:
+    code, _, err = call(capsys, "list", "er")
+    assert code == 1
+    assert err.endswith("'er' is one of the strategies: write cml-bench list strategies er\n")
+
+
 def test_a_warning_is_one_line_and_the_process_keeps_its_own_form(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = warnings.formatwarning
     told: list[str] = []

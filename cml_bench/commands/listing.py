@@ -21,6 +21,7 @@ def list_(
     ] = None,
 ) -> None:
     """List what can be named, without importing it; with a name, list its options."""
+    from cml_bench.errors import CmlBenchError
     from cml_bench.registry import KINDS, entries
 
     if kind == "published":
@@ -35,6 +36,8 @@ def list_(
 
         make_console().print(listing.benchmark_table() if kind == "benchmarks" else listing.data_set_table())
         return
+    if kind and kind not in KINDS and (homes := [each for each in KINDS if kind in entries(each)]):
+        raise CmlBenchError(f"{kind!r} is one of the {homes[0]}: write cml-bench list {homes[0]} {kind}")
     for each in [kind] if kind else KINDS:
         found = entries(each)
         typer.echo(f"{each}:")
