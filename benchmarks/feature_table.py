@@ -16,8 +16,8 @@ class FeatureTableBenchmark(DataSetBenchmark):
     """The labels of a feature table in the order of its files, ten at a time; no backbone, no images.
 
     Small data sets have rare labels: each experience needs a row that shows one of its labels, so give ``increment``
-    to match (Corel5k: ``increment=34`` or more). Labels without a positive in the test set have no average precision and are
-    counted, not averaged.
+    to match (Corel5k: ``increment=34`` or more). Labels without a positive in the test set have no average precision
+    and are counted, not averaged.
 
     Attributes:
         prefix: How the names of the files begin, for a folder that holds several data sets.
