@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,7 +165,7 @@ def find(kind: str, name: str) -> str:
         raise UnknownCodeError(f"{name!r:.80}, which is code outside the suite")
     if name.endswith(".py"):
         raise CmlBenchError(f"{name!r} names no class in the file: write {name}:ClassName")
-    if attribute and where.endswith(".py") and not Path(where).is_file():
+    if attribute and where.endswith(".py") and not _is_file(where):
         raise CmlBenchError(f"{where} does not exist: give the path of a Python file, as ./file.py:Class")
     if where:
         return name
@@ -175,9 +176,14 @@ def find(kind: str, name: str) -> str:
             kind, kind.removesuffix("s")
         )
         file = f"{name}.py"
-        mend = f"for the file here write ./{file}:ClassName" if Path(file).is_file() else suggest(name, known)
+        mend = f"for the file here write ./{file}:ClassName" if _is_file(file) else suggest(name, known)
         raise CmlBenchError(f"there is no {singular} {name!r}: {mend}")
     return entry.target
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a file bears the name; unlike ``Path.is_file``, False for a name that none can bear."""
+    return os.path.isfile(name)  # noqa: PTH113
 
 
 def _load_target(target: str) -> Any:

@@ -150,3 +150,10 @@ def test_a_file_that_is_called_by_its_stem_is_pointed_at(tmp_path: Path, monkeyp
     told = "there is no strategy 'my_strategy': for the file here write ./my_strategy.py:ClassName"
     with pytest.raises(CmlBenchError, match=f"^{re.escape(told)}$"):
         find("strategies", "my_strategy")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_bear_is_an_unknown_name(name: str) -> None:
+    for named in (name, f"./{name}.py:Class"):
+        with pytest.raises(CmlBenchError):
+            find("strategies", named)
