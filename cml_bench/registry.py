@@ -230,9 +230,5 @@ def _load_file(path: Path) -> ModuleType:
 def file_digest(name: str) -> str | None:
     """Return the sha256 of the file behind ``./file.py:Class``, None for any other name: part of a job's identity."""
     where, _, attribute = name.rpartition(":")
-    path = Path(where)
-    return (
-        hashlib.sha256(path.read_bytes()).hexdigest()
-        if attribute and where.endswith(".py") and path.is_file()
-        else None
-    )
+    is_ours = attribute and where.endswith(".py") and _is_file(where)
+    return hashlib.sha256(Path(where).read_bytes()).hexdigest() if is_ours else None

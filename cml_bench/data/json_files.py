@@ -11,8 +11,13 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.files import read_plain
 
 
-def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]], mend: str = "fetch it again") -> Any:
     """Return the list or object that a JSON file holds.
+
+    Args:
+        path: The file.
+        kind: What it should hold.
+        mend: What to do about a file that does not, for the error.
 
     Raises:
         CmlBenchError: If the file cannot be read, is no JSON, is nested too deeply, holds something else, or a number
@@ -23,11 +28,11 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     except OSError as error:
         raise CmlBenchError(f"{path} cannot be read ({error.strerror}): give a file that can") from None
     except ValueError as error:
-        raise CmlBenchError(f"{path} is no JSON, or cut short ({error}): fetch it again") from None
+        raise CmlBenchError(f"{path} is no JSON, or cut short ({error}): {mend}") from None
     except RecursionError:
-        raise CmlBenchError(f"{path} is nested too deeply for what it should hold: fetch it again") from None
+        raise CmlBenchError(f"{path} is nested too deeply for what it should hold: {mend}") from None
     if not isinstance(content, kind):
-        raise CmlBenchError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: fetch it again")
+        raise CmlBenchError(f"{path} holds no JSON {'object' if kind is dict else 'list'}: {mend}")
     return content
 
 

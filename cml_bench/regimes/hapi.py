@@ -8,18 +8,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cml_bench.data.json_files import parse_json
+from cml_bench.data.json_files import read_json
 from cml_bench.data.sets.hapi import HAPI
 from cml_bench.data.source import Source
 from cml_bench.data.table import Ids, LabelTable
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.files import read_plain
 from cml_bench.labels import PRESENT, UNMARKED, LabelArray, is_known
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
 
@@ -134,12 +132,7 @@ def _columns(table: LabelTable, source: Source, names: str | None) -> npt.NDArra
 
 
 def _read_names(path: Path, source: Source) -> dict[str, str]:
-    try:
-        found: Any = parse_json(read_plain(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CmlBenchError(f"{path} cannot be read as JSON ({error}): give a file that can") from None
-    if not isinstance(found, dict):
-        raise CmlBenchError(f'{path} holds no object of names: write {{"HAPI\'s name": "label", ...}} in JSON')
+    found: dict[str, str] = read_json(path, dict, 'write {"HAPI\'s name": "label", ...} in JSON')
     for name, label in found.items():
         if label not in source.label_names:
             raise CmlBenchError(

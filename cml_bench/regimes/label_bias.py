@@ -9,10 +9,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cml_bench.data.json_files import parse_json
+from cml_bench.data.json_files import read_json
 from cml_bench.data.table import Boxes
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.files import read_plain
 from cml_bench.regimes.regime import Question
 
 Bias = Literal["uniform", "size", "location", "semantic"]
@@ -85,12 +84,7 @@ def _shares_of(path: Path, names: list[str]) -> Weights:
 
 
 def _read_shares(path: Path) -> dict[str, float]:
-    try:
-        found = parse_json(read_plain(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CmlBenchError(f"{path} cannot be read as JSON ({error}): give a file that can") from None
-    if not isinstance(found, dict):
-        raise CmlBenchError(f"{path} holds no object of label shares: write {{'name': share, ...}} in JSON")
+    found: dict[str, float] = read_json(path, dict, 'write {"name": share, ...} in JSON')
     for name, share in found.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= sys.float_info.max:
             raise CmlBenchError(f"{path} has the share {share!r} for label {name!r}: give a number of at least 0")

@@ -158,7 +158,7 @@ def test_a_key_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['{"cat": 1e999}', '{"cat": NaN}', '{"cat": 1, "cat": 2}', "[" * 100_000, "9" * 5000])
 def test_shares_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "shares.json").write_text(text)
-    refused(lambda: _read_shares(tmp_path / "shares.json"), "shares.json cannot be read as JSON")
+    refused(lambda: _read_shares(tmp_path / "shares.json"), ': write {"name": share, ...} in JSON')
 
 
 def test_a_share_that_no_float_holds(tmp_path: Path) -> None:

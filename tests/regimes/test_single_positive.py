@@ -175,9 +175,9 @@ def test_what_a_bias_needs_is_named(bare_source: Any, answers: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read as JSON"),
-        ("{", "cannot be read as JSON"),
-        ("[1, 2]", "holds no object of label shares"),
+        (None, "cannot be read .No such file"),
+        ("{", "is no JSON, or cut short"),
+        ("[1, 2]", "holds no JSON object: write"),
         ('{"label0": 1}', "no share of label 'label1'"),
         ('{"label0": 1, "label1": -2}', "share -2 for label 'label1'"),
         ('{"label0": true, "label1": 2}', "share True for label 'label0'"),

@@ -14,6 +14,18 @@ from cml_bench.runs.job import LOCATIONS
 from cml_bench.runs.results import ResultError, read_result, result_files
 from cml_bench.runs.schema import Cost, MethodRecord, Options, Result
 
+COST_COLUMNS: Final = (
+    "seconds",
+    "training_seconds",
+    "images_per_second",
+    "peak_memory_mb",
+    "peak_gpu_memory_mb",
+    "stored_images",
+    "memory_mb",
+    "trainable_parameters",
+)
+"""What a job cost: numbers, NaN where not measured."""
+
 JOB_COLUMNS: Final = (
     "path",
     "key",
@@ -39,32 +51,13 @@ JOB_COLUMNS: Final = (
     "training",
     "class_order",
     "seed",
-    "seconds",
-    "training_seconds",
-    "images_per_second",
-    "peak_memory_mb",
-    "peak_gpu_memory_mb",
-    "stored_images",
-    "memory_mb",
-    "trainable_parameters",
+    *COST_COLUMNS,
     "missing_images",
     "code_version",
     "finished",
     "when_learnt",
 )
 """Columns of every frame; those after them are metrics."""
-
-COST_COLUMNS: Final = (
-    "seconds",
-    "training_seconds",
-    "images_per_second",
-    "peak_memory_mb",
-    "peak_gpu_memory_mb",
-    "stored_images",
-    "memory_mb",
-    "trainable_parameters",
-)
-"""Those of them that say what a job cost: numbers, NaN where not measured."""
 
 
 def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
