@@ -211,5 +211,5 @@ def test_an_error_of_a_regime_reaches_the_user(tiny_source: Any, tiny_labels: An
 
 
 def test_a_missing_file_of_shares_reaches_the_user(tiny_source: Any, tiny_labels: Any, tmp_path: Path) -> None:
-    with pytest.raises(CmlBenchError, match="none.json cannot be read"):
+    with pytest.raises(CmlBenchError, match=r"none\.json cannot be read"):
         build(tiny_source, f"single_positive bias=semantic shares={tmp_path}/none.json", tiny_labels(20, 4, 0))
