@@ -197,7 +197,7 @@ def test_lwf_compares_shares_of_a_whole() -> None:
     distil = LearningWithoutForgetting(alpha=1, temperature=2)
     before = torch.randn(4, 6)
     same, likelier = (float(distil._distillation_loss(before + step, before, [0, 1])) for step in (0.0, 5.0))
-    assert likelier == pytest.approx(same, abs=1e-6)
+    assert likelier == pytest.approx(same, abs=1e-4)
 
 
 def accurate(**common: Any) -> Naive:
