@@ -60,7 +60,7 @@ def forecast(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> p
 
 
 def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
-    """Return the grid, a line a method, and the sum below it.
+    """Return the options that all jobs share, the grid, a line a method, and the sum below it.
 
     Args:
         rows: What ``forecast`` returned.
@@ -68,15 +68,20 @@ def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
     """
     from joblib import cpu_count
 
+    options = rows["options"].str.split()
+    shared = [option for option in options.iloc[0] if all(option in own for own in options)]
+    own = options.map(lambda own: " ".join(option for option in own if option not in shared))
+    rows = rows.assign(options=own)
+    keys = ["benchmark", *(["options"] if own.any() else []), "method"]
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("benchmark", "options", "method"):
+    for name in keys:
         grid.add_column(name, overflow="fold")
     for name in ("jobs", "done", "to run", "time a job"):
         grid.add_column(name, justify="right")
-    for keys, group in rows.groupby(["benchmark", "options", "method"], sort=False):
+    for names, group in rows.groupby(keys, sort=False):
         seconds = group["seconds"].mean()
         cells = [
-            *map(str, keys),
+            *map(str, names),
             str(len(group)),
             str((group["status"] == "done").sum()),
             str(group["runs"].sum()),
@@ -91,6 +96,7 @@ def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
     beside = f", and {unknown} of which no like has been run" if 0 < unknown < len(runs) else ""
     done, failed = (int((rows["status"] == status).sum()) for status in ("done", "failed"))
     return Group(
+        *([Text(f"All jobs: {' '.join(shared)}")] if shared else []),
         grid,
         Text(
             f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {done} done, {failed} failed, {len(runs)} to run"

@@ -43,7 +43,12 @@ def test_done_failed_and_missing_jobs(small_jobs: Any, folder: Path) -> None:
 
     stream = io.StringIO()
     Console(file=stream, width=200).print(to_terminal(rows, workers=2))
-    last = " ".join(stream.getvalue().splitlines()[-1].split())
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    # What every job has is said once; a row says what is its own.
+    assert lines[0] == "All jobs: epochs=1 n_test=40 n_train=40"
+    assert "benchmark options method jobs done to run time a job" in lines
+    assert any(line.startswith(f"{done[0].benchmark} increment=2 naive 1 0 1 ") for line in lines)
+    last = lines[-1]
     assert last.startswith("6 jobs: 2 done, 1 failed, 4 to run (about 0:00:0")
     assert last.endswith("with 2 at once, and 1 of which no like has been run)")
 
