@@ -24,7 +24,7 @@ from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.federated import FederatedCourse
 from cml_bench.runs.job import Job
 from cml_bench.runs.learn import Course
-from cml_bench.runs.setup import Plan
+from cml_bench.runs.plan import Plan
 from cml_bench.training.state import Stored
 from cml_bench.training.state_nodes import UnknownStateError
 

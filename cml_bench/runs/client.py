@@ -11,7 +11,8 @@ from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.setup import Plan, make_learner
+from cml_bench.runs.plan import Plan
+from cml_bench.runs.setup import make_learner
 from cml_bench.training.context import RunContext
 from cml_bench.training.federation import Federation
 from cml_bench.training.rounds import HearsOfRounds, LearntLabels, ProximalPlugin

@@ -24,7 +24,8 @@ from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.inputs import fillers
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
-from cml_bench.runs.setup import make_backbone, plan, stream_order
+from cml_bench.runs.plan import plan
+from cml_bench.runs.setup import make_backbone, stream_order
 
 Spot = tuple[int, int]
 """A block and a step."""

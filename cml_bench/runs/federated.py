@@ -20,7 +20,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.client import Client, Received
 from cml_bench.runs.learn import Course, progress
-from cml_bench.runs.setup import Plan
+from cml_bench.runs.plan import Plan
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.dealing import Rows

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.job import Job
+from cml_bench.runs.plan import plan
 from cml_bench.runs.results import result_path
-from cml_bench.runs.setup import plan
 
 
 def fingerprints(job: Job) -> dict[str, str]:

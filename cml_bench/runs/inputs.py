@@ -15,8 +15,8 @@ from cml_bench.models.backbones import Backbone
 from cml_bench.models.features import extract_features
 from cml_bench.models.preprocess import EvalTransform, StrongBatch, StrongTransform, TrainBatch, TrainTransform
 from cml_bench.runs.given_features import GivenFeatures
+from cml_bench.runs.plan import Plan
 from cml_bench.runs.progress import counting
-from cml_bench.runs.setup import Plan
 from cml_bench.training.config import TrainingConfig
 from cml_bench.training.context import private_generator
 

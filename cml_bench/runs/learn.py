@@ -14,7 +14,8 @@ from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.setup import Plan, make_learner
+from cml_bench.runs.plan import Plan
+from cml_bench.runs.setup import make_learner
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.argmax_metrics import refuse_argmax_metrics

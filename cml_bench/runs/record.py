@@ -19,8 +19,8 @@ from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.environment import environment
 from cml_bench.runs.federated import federation_record
 from cml_bench.runs.job import LOCATIONS, Job
+from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.schema import LONGEST_TEXT, LONGEST_TRACE, SCHEMA_VERSION
-from cml_bench.runs.setup import Plan, plan
 from cml_bench.streams.builder import MultiLabelScenario, Split
 
 

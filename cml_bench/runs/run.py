@@ -33,12 +33,13 @@ from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.job_log import JobLog
 from cml_bench.runs.learn import predict
+from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
 from cml_bench.runs.results import checkpoint_folder, is_done, predictions_digest, result_path, write_result
 from cml_bench.runs.rhythm import parse_rhythm
 from cml_bench.runs.safe_points import SafePoints
-from cml_bench.runs.setup import Plan, make_backbone, make_model, plan, stream_order
+from cml_bench.runs.setup import make_backbone, make_model, stream_order
 from cml_bench.runs.snapshots import Snapshots
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.training.context import RunContext

@@ -1,15 +1,12 @@
-"""From a job's text to live objects: benchmark, settings, model, criterion, learner."""
+"""From a plan to live objects: backbone, model, learner."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
@@ -17,205 +14,19 @@ from torch import nn
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
-from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.backbones import Backbone, build_backbone
 from cml_bench.models.extras import import_extra
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.pyramid import PackedPyramid
-from cml_bench.models.wrappers.wrapper import Wrapper
-from cml_bench.options import Pairs, arguments, beyond_defaults, convert
-from cml_bench.registry import load, load_class
-from cml_bench.runs.benchmark import Benchmark, load_benchmark
 from cml_bench.runs.given_features import GivenFeatures, given_features
 from cml_bench.runs.job import Job
-from cml_bench.runs.method import Method, parse_method
-from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
+from cml_bench.runs.plan import Plan
 from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.schedule import SchedulePlugin
-from cml_bench.training.strategy import Strategy, StrategyMeta
+from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
-
-_SUPPLIED = (
-    *("self", "model", "optimizer", "criterion", "device", "plugins", "evaluator"),
-    *("train_mb_size", "train_epochs", "eval_mb_size", "eval_every", "peval_mode"),
-)
-"""Arguments of an Avalanche strategy that the runner gives, so that they are not options."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A job resolved: every option typed and checked, nothing built yet.
-
-    Attributes:
-        benchmark: The benchmark with its options.
-        training: Training settings: the benchmark's, then the job's, then the method's.
-        method: The parsed method.
-        learner: Strategy instance, or a plain Avalanche strategy, plugin or factory with ``learner_options``.
-        learner_options: Typed options of a plain Avalanche learner.
-        head: Head class.
-        head_options: Typed options.
-        criterion: Criterion class.
-        criterion_options: Typed options.
-        wrapper: Wrapper class, or None.
-        wrapper_options: Typed options.
-    """
-
-    benchmark: Benchmark
-    training: TrainingConfig
-    method: Method
-    learner: Any
-    learner_options: dict[str, Any]
-    head: type[Head]
-    head_options: dict[str, Any]
-    criterion: type[Criterion]
-    criterion_options: dict[str, Any]
-    wrapper: type[Wrapper] | None = None
-    wrapper_options: dict[str, Any] = field(default_factory=dict)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what tables show of the method and what a rerun needs to know."""
-        is_strategy = isinstance(self.learner, Strategy)
-        options = dataclasses.asdict(self.learner) if is_strategy else self.learner_options
-        loss = self.criterion(**self.criterion_options)
-        return {
-            "title": self.learner.meta.title if is_strategy else self.learner.__name__,
-            "family": self.learner.meta.family if is_strategy else "avalanche",
-            "head": self.head.meta.name,
-            "head_options": beyond_defaults(self.head, self.head_options),
-            "loss": loss.title,
-            "loss_options": beyond_defaults(self.criterion, self.criterion_options),
-            "wrap": self.wrapper and self.wrapper.meta.name,
-            "wrap_options": beyond_defaults(self.wrapper, self.wrapper_options) if self.wrapper else {},
-            "options": options,
-            "replay_labels": options.get("relabel"),
-        }
-
-
-def plan(job: Job) -> Plan:
-    """Resolve a job.
-
-    Raises:
-        CmlBenchError: If a name or option is unknown or contradicts another.
-    """
-    kind = load_benchmark(job.benchmark)
-    shared, own = _split(job.options)
-    method = parse_method(job.method)
-    strategy = load("strategies", method.strategy)
-    for key in own:
-        if key not in arguments(kind) and key in arguments(strategy):
-            raise CmlBenchError(
-                f"{key!r} is an option of strategy {method.strategy}: write it with the method, as in "
-                f"'{method.strategy} {key}={own[key]}'"
-            )
-    owner = f"benchmark {job.benchmark}"
-    benchmark = kind(**convert(kind, own, owner=owner, beside=TRAINING_KEYS))
-    return plan_method(method, strategy, benchmark, shared)
-
-
-def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Mapping[str, str]) -> Plan:
-    """Resolve a method on a benchmark.
-
-    Args:
-        method: The parsed method.
-        target: What its strategy's name stands for.
-        benchmark: The benchmark with its options.
-        settings: Training settings, as typed, that come before the method's own.
-
-    Raises:
-        CmlBenchError: If a name or option is unknown or contradicts another.
-    """
-    overrides, strategy_options = _split(method.options)
-    training = _training(benchmark.training, {**settings, **overrides})
-    if benchmark.online_chunk and (training.epochs, training.schedule) != (1, "constant"):
-        raise CmlBenchError(
-            f"online_chunk is a single pass of unknown length but epochs={training.epochs}, "
-            f"schedule={training.schedule}: set epochs=1 schedule=constant"
-        )
-    _check_device(training.device, training.devices)
-    learner, learner_options = _learner(method.strategy, target, strategy_options)
-    meta = getattr(learner, "meta", None)
-    head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)  # type: ignore[type-abstract]
-    criterion = load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
-    wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
-    criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
-    loss = criterion(**criterion_options)
-    for layer in loss.with_bases:
-        _check_parts(method.strategy, meta, head, layer.meta)
-    loss.check_epochs(training.epochs)
-    return Plan(
-        benchmark=benchmark,
-        training=training,
-        method=method,
-        learner=learner,
-        learner_options=learner_options,
-        head=head,
-        head_options=convert(
-            head, dict(method.head_options), owner=f"head {head.meta.name}", skip=("self", "in_features")
-        ),
-        criterion=criterion,
-        criterion_options=criterion_options,
-        wrapper=wrapper,
-        wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
-    )
-
-
-def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:
-    """Split options into training settings and the rest."""
-    shared = {key: value for key, value in options if key in TRAINING_KEYS}
-    return shared, {key: value for key, value in options if key not in TRAINING_KEYS}
-
-
-def _training(defaults: TrainingConfig, options: dict[str, str]) -> TrainingConfig:
-    typed = convert(TrainingConfig, options, owner="training")
-    if typed.get("frozen"):
-        # Cached features cannot be augmented; only an augmentation that was asked for is a contradiction.
-        typed.setdefault("augment", False)
-    return dataclasses.replace(defaults, **typed)
-
-
-def _check_parts(strategy: str, meta: StrategyMeta | None, head: type[Head], loss: CriterionMeta) -> None:
-    """Refuse a criterion, or one that it is put on, that would not be given what it reads."""
-    name, reads = loss.name, loss.reads
-    # A plain Avalanche learner asks the criterion about logits.
-    if reads != "logits" and (meta is None or meta.criterion == "logits"):
-        raise CmlBenchError(
-            f"loss={name} reads more than logits, and strategy {strategy} gives no more: take another loss"
-        )
-    if loss.head not in ("", head.meta.name):
-        raise CmlBenchError(
-            f"loss={name} is about what head={loss.head} has and head={head.meta.name} has not: set head={loss.head}"
-        )
-    if reads == "label_features" and not head.meta.label_features:
-        raise CmlBenchError(
-            f"loss={name} compares features of labels, and head={head.meta.name} has one feature for all labels: "
-            "take a head with a feature for each, head=dlfl say"
-        )
-
-
-def _check_device(device: str, count: int) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CmlBenchError(f"device={device!r} cannot be used ({reason}): set device=cpu") from None
-    if device == "cuda" and count > torch.cuda.device_count():
-        raise CmlBenchError(
-            f"devices={count}, but this process sees {torch.cuda.device_count()} GPUs: set devices to that"
-        )
-
-
-def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    owner = f"strategy {name}"
-    if inspect.isclass(target) and issubclass(target, Strategy):
-        return target(**convert(target, options, owner=owner, beside=TRAINING_KEYS)), {}
-    is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
-    if not is_learner and not inspect.isfunction(target):
-        raise CmlBenchError(
-            f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"
-        )
-    return target, convert(target, options, owner=owner, skip=_SUPPLIED)
 
 
 def stream_order(job: Job) -> str | None:

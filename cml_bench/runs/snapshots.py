@@ -27,8 +27,9 @@ from cml_bench.registry import UnknownCodeError, only_known
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
+from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.results import snapshot_path
-from cml_bench.runs.setup import Plan, make_backbone, make_model, plan
+from cml_bench.runs.setup import make_backbone, make_model
 
 _BACKBONE = "backbone."
 

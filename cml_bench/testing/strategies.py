@@ -9,7 +9,7 @@ from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
 from cml_bench.runs.method import Method, parse_method
-from cml_bench.runs.setup import plan_method
+from cml_bench.runs.plan import plan_method
 from cml_bench.testing.case import written_in
 from cml_bench.testing.outcome import (
     BrokenRuleError,

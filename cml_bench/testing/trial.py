@@ -25,7 +25,8 @@ from cml_bench.runs.checkpoint import Checkpoints
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.learn import Course, predict
-from cml_bench.runs.setup import Plan, build_model
+from cml_bench.runs.plan import Plan
+from cml_bench.runs.setup import build_model
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.testing.outcome import require

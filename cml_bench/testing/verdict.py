@@ -19,7 +19,7 @@ from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load, load_class
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.method import Method
-from cml_bench.runs.setup import plan_method
+from cml_bench.runs.plan import plan_method
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 from cml_bench.testing.case import PartCase
 from cml_bench.testing.outcome import require

@@ -15,7 +15,7 @@ from cml_bench.losses.similarity_dissimilarity import SimilarityDissimilarity
 from cml_bench.losses.specification import as_criterion
 from cml_bench.registry import load
 from cml_bench.runs.method import parse_method
-from cml_bench.runs.setup import Plan, plan_method
+from cml_bench.runs.plan import Plan, plan_method
 from cml_bench.testing.toy import Toy
 
 Naive = load("strategies", "naive")

@@ -21,7 +21,7 @@ from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
 from cml_bench.runs.job import make_jobs
-from cml_bench.runs.setup import plan
+from cml_bench.runs.plan import plan
 from cml_bench.testing.heads import check_head
 
 STATES = [(1, 0, -1, -2), (0, -1, -2), (1,), (0,), (-2,), (1, -2)]

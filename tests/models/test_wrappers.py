@@ -27,8 +27,9 @@ from cml_bench.registry import load
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job, make_jobs
 from cml_bench.runs.method import parse_method
+from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import make_model, plan
+from cml_bench.runs.setup import make_model
 from cml_bench.testing import check_strategy
 
 NAMES = ("ant", "bee", "cat")

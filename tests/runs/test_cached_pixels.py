@@ -10,8 +10,8 @@ import pytest
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
+from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import plan
 
 
 @pytest.fixture(autouse=True)

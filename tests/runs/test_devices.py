@@ -20,9 +20,9 @@ from cml_bench.runs.check import check_jobs
 from cml_bench.runs.devices import meet
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
+from cml_bench.runs.plan import plan
 from cml_bench.runs.results import result_files
 from cml_bench.runs.run import run_and_store, run_job
-from cml_bench.runs.setup import plan
 from cml_bench.training.config import TrainingConfig
 
 environments = pytest.importorskip(

@@ -24,8 +24,8 @@ from cml_bench.runs.federated import FederatedCourse, shards
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import make_jobs
 from cml_bench.runs.method import parse_method
+from cml_bench.runs.plan import plan_method
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import plan_method
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.orders import divide, protocol_name
 from cml_bench.testing.toy import Toy

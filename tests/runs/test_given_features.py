@@ -15,8 +15,9 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.inputs import make_inputs
 from cml_bench.runs.job import make_jobs
+from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import make_backbone, make_model, plan
+from cml_bench.runs.setup import make_backbone, make_model
 
 TEST_DATA = Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 COREL = TEST_DATA / "features"

@@ -19,9 +19,9 @@ from cml_bench.metrics.predictions import Predictions
 from cml_bench.models.heads.dlfl import DLFLHead
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.registry import load
+from cml_bench.runs.plan import plan
 from cml_bench.runs.results import result_path
 from cml_bench.runs.run import run_and_store, run_job
-from cml_bench.runs.setup import plan
 
 METHODS = {
     "naive": {},

@@ -15,8 +15,9 @@ from torch._dynamo.utils import counters
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job
+from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import make_backbone, make_model, plan
+from cml_bench.runs.setup import make_backbone, make_model
 from cml_bench.streams.dataset import MultiLabelDataset
 
 VIT = {

@@ -149,7 +149,8 @@ def test_stored_logits_are_those_of_the_model(small_jobs: Any) -> None:
     from cml_bench.runs.inputs import make_inputs
     from cml_bench.runs.isolation import isolated
     from cml_bench.runs.learn import Course
-    from cml_bench.runs.setup import make_backbone, make_model, plan
+    from cml_bench.runs.plan import plan
+    from cml_bench.runs.setup import make_backbone, make_model
     from cml_bench.training.context import RunContext
 
     (job,) = small_jobs()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import plan
 
 
 def test_results_do_not_depend_on_readers(small_jobs: Any) -> None:

@@ -34,8 +34,9 @@ from cml_bench.runs.cost import CostMeter, ImageCounter
 from cml_bench.runs.footprint import TrainableParameters
 from cml_bench.runs.inputs import make_inputs
 from cml_bench.runs.method import parse_method
+from cml_bench.runs.plan import plan_method
 from cml_bench.runs.progress import EpochReporter
-from cml_bench.runs.setup import make_backbone, make_learner, make_model, plan_method
+from cml_bench.runs.setup import make_backbone, make_learner, make_model
 from cml_bench.training.config import TrainingConfig
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder

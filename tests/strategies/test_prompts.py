@@ -26,8 +26,9 @@ from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import make_jobs
 from cml_bench.runs.learn import Course, predict
 from cml_bench.runs.method import parse_method
+from cml_bench.runs.plan import plan_method
 from cml_bench.runs.run import run_job
-from cml_bench.runs.setup import assemble, plan_method
+from cml_bench.runs.setup import assemble
 from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.testing.toy import Toy, ToySource, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
