@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import runpy
 import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 
+from cml_bench.report.statistics.estimates import bootstrap_tail
 from cml_bench.runs.method import parse_method
 
 HERE = Path(__file__).resolve().parent
 JOBS = HERE.parents[1] / "results" / "reference" / "coco18_protocols" / "jobs.csv"
 SHARES = runpy.run_path(str(HERE / "variance_shares.py"))
 FACTORS = ["strategy", "rule", "memory", "division"]
+DRAWS = 1000
 STRATEGIES = ("er", "er_herding", "derpp", "dlfl")
 
 
@@ -42,6 +46,20 @@ def rank_correlations(jobs: pd.DataFrame) -> pd.DataFrame:
     """Return Spearman's correlation between divisions of the means of all methods but ``joint``."""
     means = jobs[jobs["strategy"] != "joint"].pivot_table(index="method", columns="division", values="value")
     return means.corr("spearman")
+
+
+def rank_intervals(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return the correlation of each pair of divisions with its 95 % bootstrap interval over class orders x seeds."""
+    rng = np.random.default_rng(0)
+    blocks = dict(iter(jobs.groupby("block")))
+    drawn = rng.choice(list(blocks), (DRAWS, len(blocks)))
+    means = np.stack([rank_correlations(pd.concat(blocks[name] for name in names)) for names in drawn])
+    tail = bootstrap_tail(len(blocks))
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    found = rank_correlations(jobs)
+    pairs = [*itertools.combinations(range(len(found)), 2)]
+    rows = {f"{found.index[i]} against {found.columns[j]}": (found.iloc[i, j], low[i, j], high[i, j]) for i, j in pairs}
+    return pd.DataFrame(rows, index=["correlation", "low", "high"]).T
 
 
 def draw(path: Path) -> None:
@@ -85,5 +103,5 @@ def draw(path: Path) -> None:
 
 if __name__ == "__main__":
     print((100 * SHARES["with_intervals"](crossed(read_jobs()), FACTORS)).round(1))  # noqa: T201
-    print(rank_correlations(read_jobs()).round(2))  # noqa: T201
+    print(rank_intervals(read_jobs()).round(2))  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

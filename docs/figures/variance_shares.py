@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from cml_bench.report.statistics.estimates import bootstrap_tail
 from cml_bench.report.stored.collect import collect
 from cml_bench.runs.method import parse_method
 
@@ -61,7 +62,7 @@ def shares(table: pd.DataFrame, factors: list[str]) -> pd.Series:
 
 
 def with_intervals(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
-    """Return shares with 95 % bootstrap intervals over class orders x seeds: columns share, low, high."""
+    """Return shares with 95 % bootstrap intervals over class orders x seeds, as tables have them: share, low, high."""
     rng = np.random.default_rng(0)
     blocks = dict(iter(table.groupby("block")))
     names = list(blocks)
@@ -70,7 +71,8 @@ def with_intervals(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
         drawn = rng.choice(len(names), len(names))
         parts = [blocks[names[i]].assign(block=str(k)) for k, i in enumerate(drawn)]
         draws.append(shares(pd.concat(parts), factors))
-    low, high = np.quantile(pd.DataFrame(draws), [0.025, 0.975], axis=0)
+    tail = bootstrap_tail(len(names))
+    low, high = np.quantile(pd.DataFrame(draws), [tail, 1 - tail], axis=0)
     return pd.DataFrame({"share": shares(table, factors), "low": low, "high": high})
 
 

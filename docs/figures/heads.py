@@ -1,0 +1,117 @@
+"""Draw ``heads.svg``: last mAP with one feature a label (head ``dlfl``) minus one feature for all (``linear``)."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from cml_bench.report.statistics.estimates import estimate
+from cml_bench.runs.method import parse_method
+
+HERE = Path(__file__).resolve().parent
+REFERENCE = HERE.parents[1] / "results" / "reference"
+SHARES = runpy.run_path(str(HERE / "variance_shares.py"))
+COLUMNS = {
+    "current": "digits\ncurrent",
+    "all": "digits\nall",
+    "missing_positives": "digits\nmissing",
+    "single_positive": "digits\nsingle",
+    "online": "digits\nonline",
+    "photos": "photos",
+}
+
+
+def read_jobs(table: str) -> pd.DataFrame:
+    """Return a row a job of ``digits_grid`` or ``coco18_heads``: its factors, block and value (last mAP x 100)."""
+    jobs = pd.read_csv(REFERENCE / table / "jobs.csv")
+    methods = {spec: parse_method(spec) for spec in jobs["method"].unique()}
+    memory = {spec: dict(method.options).get("memory_size", "") for spec, method in methods.items()}
+    several = pd.Series(memory).groupby(lambda spec: methods[spec].strategy).nunique()
+    names = {
+        spec: f"{method.strategy} {memory[spec]}".strip() if several[method.strategy] > 1 else method.strategy
+        for spec, method in methods.items()
+    }
+    if "annotation" not in jobs:
+        jobs["annotation"] = "photos"
+    return jobs.assign(
+        strategy=jobs["method"].map(names),
+        head=jobs["method"].map(lambda spec: methods[spec].head),
+        order=jobs["class_order"],
+        block=jobs["class_order"] + " " + jobs["seed"].astype(str),
+        value=100 * jobs["last_map"],
+    )
+
+
+def gains(jobs: pd.DataFrame, figure: str = "value") -> pd.DataFrame:
+    """Return the paired gain of one feature a label: a row a strategy, annotation and block that both heads have."""
+    wide = jobs.pivot_table(index=["strategy", "annotation", "block"], columns="head", values=figure)[
+        ["linear", "dlfl"]
+    ].dropna()
+    return (wide["dlfl"] - wide["linear"]).rename("gain").reset_index()
+
+
+def factors() -> pd.DataFrame:
+    """Return the shares of the variance of last mAP over strategy, head and annotation on digits, with intervals."""
+    jobs = read_jobs("digits_grid")
+    return SHARES["with_intervals"](jobs[jobs["head"].isin(["linear", "dlfl"])], ["strategy", "head", "annotation"])
+
+
+def summary() -> pd.DataFrame:
+    """Return mean gain over strategies, its interval over blocks, and how many strategies gain; a row a column."""
+    found = {}
+    for table in ("digits_grid", "coco18_heads"):
+        for annotation, part in gains(read_jobs(table)).groupby("annotation"):
+            blocks = estimate(part.groupby("block")["gain"].mean())
+            own = part.groupby("strategy")["gain"].mean()
+            found[annotation] = {
+                "gain": blocks.mean,
+                "low": blocks.low,
+                "high": blocks.high,
+                "blocks": blocks.n,
+                "strategies": len(own),
+                "gain in": int((own > 0).sum()),
+                "least": f"{own.idxmin()} {own.min():.1f}",
+                "most": f"{own.idxmax()} {own.max():.1f}",
+            }
+    return pd.DataFrame(found).T
+
+
+def draw(path: Path) -> None:
+    """Draw a cell a strategy and column: its mean gain; dark where the interval over blocks leaves 0 out."""
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"svg.hashsalt": "heads", "font.size": 9, "svg.fonttype": "path"})
+    both = pd.concat([gains(read_jobs(table)) for table in ("digits_grid", "coco18_heads")])
+    cells = both.groupby(["strategy", "annotation"])["gain"].apply(estimate).unstack()[list(COLUMNS)]
+    means = cells.map(lambda cell: cell.mean if cell == cell else np.nan).astype(float)
+    cells = cells.loc[means.mean(axis=1).sort_values(ascending=False).index]
+    means = means.loc[cells.index]
+    figure, axes = plt.subplots(figsize=(7, 0.2 * len(means) + 1), layout="constrained")
+    limit = float(np.nanquantile(means.abs(), 0.95))
+    image = axes.imshow(means, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for row, line in enumerate(cells.itertuples(index=False)):
+        for column, cell in enumerate(line):
+            if cell == cell:
+                told = cell.low > 0 or cell.high < 0
+                colour = "white" if abs(cell.mean) > 0.7 * limit else "black" if told else "0.55"
+                axes.text(column, row, f"{cell.mean:+.1f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(COLUMNS)), list(COLUMNS.values()))
+    axes.set_yticks(range(len(means)), list(means.index))
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="points of last mAP", shrink=0.4)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    print((100 * factors()).round(1))  # noqa: T201
+    print(summary().to_string())  # noqa: T201
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

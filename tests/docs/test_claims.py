@@ -1,0 +1,118 @@
+"""Every paired difference that a page claims, made again from the jobs: mean and 95 % interval, as printed."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from cml_bench.report.statistics.differences import paired_difference
+from cml_bench.report.stored.collect import collect
+from cml_bench.runs.method import parse_method
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+FINDINGS = "docs/findings.md"
+AN = "loss=assume_negative"
+
+
+class Side(NamedTuple):
+    """The jobs of one method: a strategy, tokens of its text, and values of other columns of ``jobs.csv``."""
+
+    table: str
+    strategy: str
+    tokens: str = ""
+    where: tuple[tuple[str, object], ...] = ()
+
+
+def divided(base: int, assignment: str, strategy: str, tokens: str = "") -> Side:
+    return Side("coco18_protocols", strategy, tokens, (("base", base), ("assignment", assignment)))
+
+
+def orders(strategy: str, tokens: str = "") -> Side:
+    return Side("coco18_orders", strategy, tokens)
+
+
+def corel(strategy: str, tokens: str = "") -> Side:
+    return Side("corel5k", strategy, tokens)
+
+
+DIVISIONS = [(base, assignment) for base in (0, 9) for assignment in ("overlap", "disjoint")]
+PROTOCOLS = "results/reference/coco18_protocols/README.md"
+ORDERS = "results/reference/coco18_orders/README.md"
+COREL = "results/reference/corel5k/README.md"
+MANY, FEW = f"{AN} memory_size=1000", f"{AN} memory_size=200"
+
+CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
+    *((divided(*d, "l3a"), divided(*d, "derpp", MANY), (PROTOCOLS,)) for d in DIVISIONS),
+    (divided(9, "disjoint", "l3a"), divided(9, "disjoint", "derpp", MANY), (FINDINGS,)),
+    *((divided(*d, "l3a"), divided(*d, "cumulative"), (PROTOCOLS,)) for d in DIVISIONS if d[1] == "disjoint"),
+    *((divided(*d, "er", MANY), divided(*d, "er", "loss=bce memory_size=1000"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "lwf"), divided(*d, "er", FEW), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "lwf"), divided(*d, "er", FEW), (FINDINGS,)) for d in DIVISIONS if d[1] == "overlap"),
+    (divided(9, "overlap", "dlfl", FEW), divided(9, "overlap", "lwf"), (FINDINGS,)),
+    (divided(0, "disjoint", "dlfl", FEW), divided(0, "disjoint", "lwf"), (FINDINGS,)),
+    *((divided(*d, "dlfl", FEW), divided(*d, "derpp", FEW), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "derpp", MANY), divided(*d, "dlfl", MANY), (PROTOCOLS,)) for d in DIVISIONS),
+    (divided(9, "overlap", "lwf"), divided(0, "overlap", "lwf"), (PROTOCOLS,)),
+    (divided(0, "overlap", "cumulative"), divided(0, "disjoint", "cumulative"), (PROTOCOLS, FINDINGS)),
+    (divided(9, "overlap", "cumulative"), divided(9, "disjoint", "cumulative"), (PROTOCOLS,)),
+    (orders("derpp", FEW), divided(0, "overlap", "derpp", FEW), (PROTOCOLS, FINDINGS)),
+    (orders("derpp", MANY), divided(0, "overlap", "derpp", MANY), (PROTOCOLS,)),
+    (orders("l3a"), orders("derpp", MANY), (ORDERS, FINDINGS)),
+    (orders("derpp", MANY), orders("er_herding", MANY), (ORDERS,)),
+    (orders("dlfl", FEW), orders("er_herding", FEW), (ORDERS,)),
+    (orders("er_herding", MANY), orders("er", MANY), (FINDINGS,)),
+    (orders("er_herding", FEW), orders("er", FEW), (FINDINGS,)),
+    (orders("derpp", MANY), orders("er", MANY), (FINDINGS,)),
+    (orders("derpp", FEW), orders("er", FEW), (FINDINGS,)),
+    (corel("ridge"), corel("joint"), (COREL, FINDINGS)),
+    (corel("ridge"), corel("l3a"), (COREL,)),
+    (corel("l3a"), corel("joint"), (COREL,)),
+    (corel("er", "loss=bce"), corel("er", AN), (COREL, FINDINGS)),
+    (corel("naive", "loss=bce"), corel("naive", AN), (COREL, FINDINGS)),
+    (corel("lwf"), corel("er", AN), (COREL,)),
+    (corel("er_balanced", "loss=bce"), corel("er", "loss=bce"), (COREL,)),
+]
+
+
+@cache
+def jobs(table: str) -> pd.DataFrame:
+    """Return the jobs of a reference table."""
+    path = REFERENCE / table / "jobs.csv"
+    return pd.read_csv(path) if path.exists() else collect(REFERENCE / table / "results")
+
+
+def figures(side: Side) -> pd.Series:
+    """Return last mAP x 100 of one method by class order and seed."""
+    found = jobs(side.table)
+    for column, value in side.where:
+        found = found[found[column] == value]
+    asked = set(side.tokens.split())
+    # A method without a memory is none of those with one.
+    fits = [
+        spec
+        for spec in found["method"].unique()
+        if parse_method(spec).strategy == side.strategy
+        and asked <= set(spec.split())
+        and ("memory_size" in side.tokens or side.table == "corel5k" or "memory_size" not in spec)
+    ]
+    assert len(fits) == 1, f"{side} is {fits}"
+    return 100 * found[found["method"] == fits[0]].set_index(["class_order", "seed"])["last_map"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pages"),
+    [pytest.param(*claim, id=f"{i}-{claim[0].strategy}-{claim[1].strategy}") for i, claim in enumerate(CLAIMS)],
+)
+def test_a_claimed_difference_is_what_the_jobs_give(ours: Side, theirs: Side, pages: tuple[str, ...]) -> None:
+    one, other = figures(ours).align(figures(theirs), join="inner")
+    found = paired_difference(one, other).estimate
+    assert found.level == 0.95
+    told = f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    for page in pages:
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert told in text, page
