@@ -1,4 +1,4 @@
-"""The one exception that a user of the suite is meant to read."""
+"""What a user of the suite is meant to read: one exception, one warning."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class CmlBenchError(Exception):
 
     The command line prints the sentence alone; a traceback only with ``--debug``.
     """
+
+
+class CmlBenchWarning(UserWarning):
+    """Something that a user should know of, though everything goes on: said in one sentence."""
 
 
 def in_one_line(error: BaseException, own_file: str | None = None) -> str:

@@ -31,6 +31,7 @@ class SweepProgress:
         self._started = self._printed = clock()
         self._fractions = [0.0] * len(jobs)
         self._map: dict[int, str] = {}
+        self._warned: set[str] = set()
         self._done = 0
         self._lines: dict[int, TaskID] = {}
         self._lock = threading.Lock()
@@ -74,7 +75,10 @@ class SweepProgress:
         elif event.kind == "note":
             self.console.print(f"{name}: {event.message}", markup=False, style="yellow")
         elif event.kind == "warning":
-            self.console.print(f"warning: {event.message}", markup=False, style="yellow")
+            # Many jobs may say the same.
+            if event.message not in self._warned:
+                self.console.print(f"warning: {event.message}", markup=False, style="yellow")
+            self._warned.add(event.message)
         elif event.kind == "epoch":
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
             state = f"experience {event.experience + 1}, epoch {event.epoch}{loss}{self._map.get(event.job, '')}"

@@ -45,6 +45,11 @@ def test_what_is_wrong_with_a_sweep_is_of_no_job() -> None:
     assert printed([Event(0, "warning", "no label is marked absent")]) == ["warning: no label is marked absent"]
 
 
+def test_what_many_jobs_warn_of_is_told_once() -> None:
+    events = [Event(0, "warning", "no label is marked absent"), Event(1, "warning", "no label is marked absent")]
+    assert printed(events) == ["warning: no label is marked absent"]
+
+
 def test_long_jobs_tell_how_far_they_are() -> None:
     minutes = itertools.count(step=60.0)
     # A quarter of all is done: the line is looked for after one minute and printed after two, which leaves six.

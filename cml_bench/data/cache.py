@@ -21,7 +21,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, CmlBenchWarning
 from cml_bench.files import put_in_place, replace_file, writing
 
 CacheKey = Mapping[str, str | int]
@@ -110,11 +110,17 @@ def lookup(cache_dir: Path, key: CacheKey, n: int, shelf: Shelf = FEATURES) -> T
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        warnings.warn(f"cached {shelf.name} {path} cannot be read ({error}) and will be computed again", stacklevel=2)
+        warnings.warn(
+            f"cached {shelf.name} {path} cannot be read ({error}) and will be computed again",
+            CmlBenchWarning,
+            stacklevel=2,
+        )
         return None
     if not whole:
         warnings.warn(
-            f"cached {shelf.name} {path} are damaged (their checksum is wrong) and will be computed again", stacklevel=2
+            f"cached {shelf.name} {path} are damaged (their checksum is wrong) and will be computed again",
+            CmlBenchWarning,
+            stacklevel=2,
         )
         return None
     rows = _map(path)
@@ -122,6 +128,7 @@ def lookup(cache_dir: Path, key: CacheKey, n: int, shelf: Shelf = FEATURES) -> T
         warnings.warn(
             f"cached {shelf.name} {path} hold {rows.dtype} {tuple(rows.shape)} for {n} images and will be computed "
             "again",
+            CmlBenchWarning,
             stacklevel=2,
         )
         return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cml_bench.data.cache import default_cache_dir
 from cml_bench.data.table import FORMAT, LabelTable
-from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.errors import CmlBenchError, CmlBenchWarning, suggest
 from cml_bench.files import writing
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class DataSet(ABC):
                 try:
                     return LabelTable.load(path)
                 except CmlBenchError as error:
-                    warnings.warn(f"{error}; it is read from the original files", stacklevel=2)
+                    warnings.warn(f"{error}; it is read from the original files", CmlBenchWarning, stacklevel=2)
             table = self.read(split)
         except OSError as error:
             what = error.filename or f"a label file in {self.root}"
@@ -115,7 +115,9 @@ class DataSet(ABC):
             with writing(path):
                 table.save(path)
         except OSError as error:
-            warnings.warn(f"the label table cannot be stored in {path.parent} ({error.strerror})", stacklevel=2)
+            warnings.warn(
+                f"the label table cannot be stored in {path.parent} ({error.strerror})", CmlBenchWarning, stacklevel=2
+            )
         return table
 
     def table_path(self, split: str) -> Path:

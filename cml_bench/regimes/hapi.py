@@ -17,7 +17,7 @@ from cml_bench.data.json_files import read_json
 from cml_bench.data.sets.hapi import HAPI
 from cml_bench.data.source import Source
 from cml_bench.data.table import Ids, LabelTable
-from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.errors import CmlBenchError, CmlBenchWarning, suggest
 from cml_bench.labels import PRESENT, UNMARKED, LabelArray, is_known
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
 
@@ -103,6 +103,7 @@ def _match(regime: APISnapshot, source: Source) -> _Match:
         warnings.warn(
             f"{where} holds {counts['images']} of {len(source)} images of {source.name}; {len(unknown)} of its "
             f"{len(columns)} names are no label ({_some(unknown)}; said {counts['answers_without_label']} times)",
+            CmlBenchWarning,
             stacklevel=2,
         )
     return _Match(said, counts)

@@ -27,7 +27,7 @@ class Event:
     Attributes:
         job: Index of the job in its sweep.
         kind: ``start``, ``phase``, ``epoch``, ``experience`` (learnt and tested), ``note``, ``done``,
-            ``failed``, ``skipped`` (another process runs it), or ``warning`` (of the whole sweep).
+            ``failed``, ``skipped`` (another process runs it), or ``warning`` (about more than this job; told once).
         message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
         epoch: Epochs of it that are done.

@@ -21,6 +21,8 @@ from cml_bench.data.sets.feature_table import FeatureTable
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import replace_file
+from cml_bench.runs.events import Event
+from cml_bench.runs.run import run_job
 
 ROWS = torch.arange(6000, dtype=torch.float32).reshape(60, 100)
 KEY = {"backbone": "tiny"}
@@ -130,6 +132,25 @@ def test_one_flipped_bit_of_stored_features_is_noticed(tmp_path: Path, place: fl
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(lookup(tmp_path, KEY, len(ROWS)), ROWS.half())
+
+
+def test_a_job_says_that_its_features_were_damaged(
+    small_jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CML_BENCH_CACHE", str(tmp_path))
+    (job,) = small_jobs(frozen="true", image_size=32)
+    before = run_job(job).predictions
+    (path, *_) = sorted(tmp_path.rglob("*.npy"))
+    flip(path, 0.5)
+    told: list[Event] = []
+    with warnings.catch_warnings(record=True) as others:
+        warnings.simplefilter("always")
+        again = run_job(job, report=told.append).predictions
+    assert not others, "what Avalanche and torch warn of is not heard"
+    assert all(np.array_equal(one, other) for one, other in zip(before.logits, again.logits, strict=True))
+    (warning,) = {event.message for event in told if event.kind == "warning"}
+    assert warning.startswith("cached features")
+    assert warning.endswith("will be computed again")
 
 
 def test_features_of_a_version_without_checksums_are_computed_again(tmp_path: Path) -> None:
