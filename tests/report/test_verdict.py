@@ -22,7 +22,7 @@ def test_a_real_lead() -> None:
     told = verdict(blocks(3, 3, joint=base, l3a=base + np.linspace(0.02, 0.04, 9), er=base - 0.1), "last mAP")
     assert told.text == (
         "Best last mAP: l3a, 3.0 above joint (95 % interval 2.5 to 3.5 over 9 pairs, 3 seeds x 3 class orders, "
-        "Wilcoxon p = 0.0039): real."
+        "Wilcoxon p = 0.0039): real on these 3 class orders."
     )
     assert (told.best, told.real) == ("l3a", True)
 
@@ -31,6 +31,19 @@ def test_real_on_one_class_order_is_no_more_than_that() -> None:
     base = np.linspace(0.5, 0.6, 6)
     told = verdict(blocks(6, a=base, b=base + 0.1), "last mAP")
     assert told.text.endswith("6 pairs, 6 seeds x 1 class order, Wilcoxon p = 0.031): real on this class order.")
+
+
+def test_a_lead_that_one_class_order_turns_around_is_not_real() -> None:
+    """Seven of nine jobs are for b, and the test finds it; but all that are not are on one order."""
+    base = np.linspace(0.5, 0.6, 9)
+    told = verdict(blocks(3, 3, a=base, b=base + np.array([0.1] * 6 + [0.01, -0.009, -0.008])), "last mAP")
+    assert told.text.endswith("cannot be told apart from a, which leads on random:2.")
+    assert not told.real
+
+
+def test_many_class_orders_speak_for_others() -> None:
+    base = np.linspace(0.5, 0.6, 6)
+    assert verdict(blocks(1, 6, a=base, b=base + 0.1), "last mAP").text.endswith("Wilcoxon p = 0.031): real.")
 
 
 @pytest.mark.parametrize(
