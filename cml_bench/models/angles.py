@@ -41,7 +41,7 @@ def angle_law(labels: int) -> float:
     One shared feature of fixed length that minimises the logistic loss over M labels ends at this angle to the row of
     each present one, and at 180 degrees minus it to that of each absent one; a feature of a label's own can reach 0.
 
-    Source: "Deep label-specific feature learning", arXiv 2212.01461.
+    Source: "Learning Disentangled Label Representations for Multi-label Classification", arXiv 2212.01461.
 
     Raises:
         ValueError: If there is no label.

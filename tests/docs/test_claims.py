@@ -1,7 +1,11 @@
-"""Every paired difference that a page claims, made again from the jobs: mean and 95 % interval, as printed."""
+"""Paired differences that pages claim, made again from the jobs: mean and 95 % interval, as printed.
+
+A dagger tells that the interval leaves 0 out although one of the class orders has the other sign.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -44,28 +48,31 @@ DIVISIONS = [(base, assignment) for base in (0, 9) for assignment in ("overlap",
 PROTOCOLS = "results/reference/coco18_protocols/README.md"
 ORDERS = "results/reference/coco18_orders/README.md"
 COREL = "results/reference/corel5k/README.md"
-MANY, FEW = f"{AN} memory_size=1000", f"{AN} memory_size=200"
+MANY, FEW, OPEN = f"{AN} memory_size=1000", f"{AN} memory_size=200", "loss=bce memory_size="
 
 CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
     *((divided(*d, "l3a"), divided(*d, "derpp", MANY), (PROTOCOLS,)) for d in DIVISIONS),
-    (divided(9, "disjoint", "l3a"), divided(9, "disjoint", "derpp", MANY), (FINDINGS,)),
     *((divided(*d, "l3a"), divided(*d, "cumulative"), (PROTOCOLS,)) for d in DIVISIONS if d[1] == "disjoint"),
     *((divided(*d, "er", MANY), divided(*d, "er", "loss=bce memory_size=1000"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er", FEW), divided(*d, "er", "loss=bce memory_size=200"), (PROTOCOLS,)) for d in DIVISIONS),
     *((divided(*d, "lwf"), divided(*d, "er", FEW), (PROTOCOLS,)) for d in DIVISIONS),
-    *((divided(*d, "lwf"), divided(*d, "er", FEW), (FINDINGS,)) for d in DIVISIONS if d[1] == "overlap"),
-    (divided(9, "overlap", "dlfl", FEW), divided(9, "overlap", "lwf"), (FINDINGS,)),
-    (divided(0, "disjoint", "dlfl", FEW), divided(0, "disjoint", "lwf"), (FINDINGS,)),
     *((divided(*d, "dlfl", FEW), divided(*d, "derpp", FEW), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "dlfl", FEW), divided(*d, "er_herding", FEW), (PROTOCOLS,)) for d in DIVISIONS),
     *((divided(*d, "derpp", MANY), divided(*d, "dlfl", MANY), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "prs", MANY), divided(*d, "er", MANY), (PROTOCOLS,)) for d in DIVISIONS if d[1] == "disjoint"),
+    *((divided(*d, "er_herding", MANY), divided(*d, "er", MANY), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er", f"{OPEN}1000"), divided(*d, "er", f"{OPEN}200"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er", f"{OPEN}1000"), divided(*d, "naive", "loss=bce"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "pseudo_label"), divided(*d, "naive", AN), (PROTOCOLS,)) for d in DIVISIONS),
     (divided(9, "overlap", "lwf"), divided(0, "overlap", "lwf"), (PROTOCOLS,)),
     (divided(0, "overlap", "cumulative"), divided(0, "disjoint", "cumulative"), (PROTOCOLS, FINDINGS)),
     (divided(9, "overlap", "cumulative"), divided(9, "disjoint", "cumulative"), (PROTOCOLS,)),
-    (orders("derpp", FEW), divided(0, "overlap", "derpp", FEW), (PROTOCOLS, FINDINGS)),
+    (orders("derpp", FEW), divided(0, "overlap", "derpp", FEW), (PROTOCOLS,)),
     (orders("derpp", MANY), divided(0, "overlap", "derpp", MANY), (PROTOCOLS,)),
+    (orders("l3a"), divided(0, "overlap", "l3a"), (PROTOCOLS,)),
     (orders("l3a"), orders("derpp", MANY), (ORDERS, FINDINGS)),
     (orders("derpp", MANY), orders("er_herding", MANY), (ORDERS,)),
     (orders("dlfl", FEW), orders("er_herding", FEW), (ORDERS,)),
-    (orders("er_herding", MANY), orders("er", MANY), (FINDINGS,)),
     (orders("er_herding", FEW), orders("er", FEW), (FINDINGS,)),
     (orders("derpp", MANY), orders("er", MANY), (FINDINGS,)),
     (orders("derpp", FEW), orders("er", FEW), (FINDINGS,)),
@@ -76,6 +83,7 @@ CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
     (corel("naive", "loss=bce"), corel("naive", AN), (COREL, FINDINGS)),
     (corel("lwf"), corel("er", AN), (COREL,)),
     (corel("er_balanced", "loss=bce"), corel("er", "loss=bce"), (COREL,)),
+    *((corel(strategy, AN), corel("er", AN), (COREL,)) for strategy in ("prs", "ocdm", "er_balanced")),
 ]
 
 
@@ -113,6 +121,9 @@ def test_a_claimed_difference_is_what_the_jobs_give(ours: Side, theirs: Side, pa
     found = paired_difference(one, other).estimate
     assert found.level == 0.95
     told = f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    by_order = (one - other).groupby(level="class_order").mean()
+    if (found.low > 0 or found.high < 0) and (by_order * found.mean < 0).any():
+        told += "†"
     for page in pages:
         text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
-        assert told in text, page
+        assert re.search(re.escape(told) + "(?!†)", text), f"{page}: {told}"

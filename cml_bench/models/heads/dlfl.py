@@ -36,7 +36,7 @@ class DLFLHead(LabelRowsHead):
     with learned projections, residual and LayerNorm, and its output is the query of the next. These projections are
     shared by all labels.
 
-    Source: "Deep label-specific feature learning", arXiv:2212.01461. No code is public; the residual, the norm and the
+    Source: "Learning Disentangled Label Representations for Multi-label Classification", arXiv:2212.01461. No code is public; the residual, the norm and the
     default step are this suite's choice (docs/explanation/dlfl_head.md).
 
     Args:
