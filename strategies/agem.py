@@ -30,7 +30,7 @@ class AGEM(Strategy):
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; equal shares an experience.
-        replay_batch_size: Memory images a step; None for as many as stream images.
+        replay_batch_size: Memory images a step; None for as many as a full batch of the stream.
     """
 
     memory_size: MemorySize = 2000

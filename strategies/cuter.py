@@ -61,7 +61,7 @@ class CUTER(Strategy):
     Attributes:
         memory_size: Whole images whose pixels the crops may take, or for each label seen so far as in ``20/label``.
             Published: 1000.
-        replay_batch_size: Crops a step; None for as many as stream images. Published: 5 beside 20 images.
+        replay_batch_size: Crops a step; None for as many as a full batch of the stream. Published: 5 beside 20 images.
         objects: Objects to look for in an image (released code 2, its manual 3).
         sure: Probability over which a crop is its label's.
         sure_scarce: The same for a label of which little is stored.

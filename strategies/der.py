@@ -35,7 +35,7 @@ class DER(Strategy):
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``.
-        replay_batch_size: Memory images a draw; None for as many as stream images.
+        replay_batch_size: Memory images a draw; None for as many as a full batch of the stream.
         alpha: Weight of the logit term.
         store: As for ``ER``: ``ids`` of stored images, or copies of their ``pixels``.
     """

@@ -24,7 +24,7 @@ class Rehearsal(Strategy):
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; 0 for no replay.
-        replay_batch_size: Memory images a step; None for as many as stream images.
+        replay_batch_size: Memory images a step; None for as many as a full batch of the stream.
         relabel: ``as_stored`` keeps a stored image's labels as annotated; ``pseudo``, or ``pseudo>0.8``, adds what the
             model finds with a probability over 0.9, or 0.8, after each experience; ``oracle`` gives the truth for every
             label seen since (KRT's released code does so silently).

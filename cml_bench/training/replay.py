@@ -77,7 +77,7 @@ class MemoryPlugin(SupervisedPlugin):
 
     Args:
         buffer: Any Avalanche exemplar buffer whose ``buffer`` is a ``MultiLabelDataset``.
-        batch_size: Memory rows a step; None for as many as stream rows.
+        batch_size: Memory rows a step; None for as many as a full batch of the stream.
         generator: Draws the memory rows.
         reader: Says which labels stored images are shown with; None for those that they were stored with.
     """

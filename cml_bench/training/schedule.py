@@ -30,8 +30,10 @@ class SchedulePlugin(SupervisedPlugin):
             self.scheduler = CosineAnnealingLR(strategy.optimizer, T_max=steps)
         elif self.kind == "one_cycle":
             peaks = [group["lr"] for group in groups]
+            # A fifth of the steps leads up to the peak, and at least one does: torch divides by their number.
+            rise = max(0.2, 2 / (steps + 1))
             self.scheduler = OneCycleLR(
-                strategy.optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
+                strategy.optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=rise, cycle_momentum=False
             )
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import MIRPlugin as UpstreamMIR
 from torch import nn
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.losses.bce import BCE
 from cml_bench.registry import entries, load
 
@@ -137,6 +138,23 @@ def test_the_most_harmed_are_replayed(tiny_scenario: Any, learn: Any, optimizer:
     learn(strategy, tiny_scenario(annotation="seen"), extra=[copies], epochs=1, lr=0.1, optimizer=optimizer)
     assert copies.steps > 5
     assert copies.elsewhere > copies.steps // 2
+
+
+def test_by_default_one_in_five_is_replayed(tiny_scenario: Any, learn: Any) -> None:
+    """The learner's batch is 8."""
+    learnt = learn(MIR(memory_size=30), tiny_scenario(), stop_after=2, epochs=1)
+    plugin, drawn, replayed = learnt.plugins[0], [], []
+    plugin.draw = lambda *args: drawn.append(type(plugin).draw(plugin, *args)) or drawn[-1]
+    plugin.loss = lambda strategy, batch: replayed.append(batch) or type(plugin).loss(plugin, strategy, batch)
+    learnt.template.train(tiny_scenario().train_stream[2], eval_streams=[])
+    assert 8 < len(plugin.memory) < 40, "else the number of candidates would show"
+    assert {len(batch[0]) for batch in drawn} == {len(plugin.memory)}
+    assert {len(batch[0]) for batch in replayed} == {8}
+
+
+def test_candidates_that_leave_no_choice_are_refused(tiny_scenario: Any, learn: Any) -> None:
+    with pytest.raises(CmlBenchError, match=r"candidates=8 leaves nothing to choose .* set candidates=40"):
+        learn(MIR(candidates=8), tiny_scenario())
 
 
 def test_of_equals_the_first(tiny_scenario: Any, learn: Any) -> None:

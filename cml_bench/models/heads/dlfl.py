@@ -36,8 +36,8 @@ class DLFLHead(LabelRowsHead):
     with learned projections, residual and LayerNorm, and its output is the query of the next. These projections are
     shared by all labels.
 
-    Source: "Learning Disentangled Label Representations for Multi-label Classification", arXiv:2212.01461. No code is public; the residual, the norm and the
-    default step are this suite's choice (docs/explanation/dlfl_head.md).
+    Source: "Learning Disentangled Label Representations for Multi-label Classification", arXiv:2212.01461. No
+    code is public; the residual, the norm and the default step are this suite's choice (docs/explanation/dlfl_head.md).
 
     Args:
         in_features: Width D of the features.
