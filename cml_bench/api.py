@@ -11,7 +11,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
 from cml_bench.runs.events import CHECKPOINT_EVERY, DEFAULT_RESULTS, CheckpointEvery, Log
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_extras
-from cml_bench.runs.results import result_path
+from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
 if TYPE_CHECKING:
@@ -210,8 +210,9 @@ def run_jobs(
     from cml_bench.runs.freshness import changed_jobs
 
     console = console or Console(quiet=True)
-    missing = missing_jobs(jobs, results, retry_failed)
-    done = [job for job in jobs if job not in missing]
+    done = [job for job in jobs if is_done(results, job)]
+    finished = set(done)
+    left = set(missing_jobs([job for job in jobs if job not in finished], results, retry_failed))
     if done:
         try:
             changed = changed_jobs(done, results)
@@ -221,7 +222,8 @@ def run_jobs(
             changed = []
         if changed:
             console.print(f"The data have changed since {_jobs(len(changed))} ran; running again.", style="yellow")
-        missing = [job for job in jobs if job in missing or job in changed]
+        left.update(changed)
+    missing = [job for job in jobs if job in left]
     if len(missing) < len(jobs):
         console.print(f"{len(jobs) - len(missing)} of {_jobs(len(jobs))} done already; {len(missing)} left.")
     if missing:

@@ -117,14 +117,19 @@ class Benchmark(ABC):
         train_inputs: Inputs | None = None,
         test_inputs: Inputs | None = None,
     ) -> MultiLabelScenario:
-        """Return the Avalanche scenario; ``class_order`` overrides the benchmark's own."""
+        """Return the Avalanche scenario; ``class_order`` overrides the benchmark's own.
+
+        Raises:
+            CmlBenchError: As ``label_incremental_benchmark``; if the class order contradicts label lists; or if there
+                is no image to evaluate on. An experience without one is none of these: its metrics are undefined.
+        """
         train, test = load_sources(self)
         curated = self.curated() if self.assignment == "curated" else None
         if class_order is not None and (self.experiences or curated):
             raise CmlBenchError(
                 f"class order {class_order!r} contradicts the explicit label lists: give one of the two"
             )
-        return label_incremental_benchmark(
+        scenario = label_incremental_benchmark(
             train,
             test,
             class_order=class_order if class_order is not None else self.class_order,
@@ -143,6 +148,17 @@ class Benchmark(ABC):
             train_inputs=train_inputs,
             test_inputs=test_inputs,
         )
+        if not len(scenario.splits[self.evaluate_on].rows):
+            last = len(scenario.n_seen)
+            which = "experience 1 tests" if last == 1 else f"experiences 1 to {last} test"
+            raise CmlBenchError(
+                f"validation={self.validation:g} of {len(train)} training images holds out none that {which}: hold out "
+                "more of them"
+                if self.evaluate_on == "valid"
+                else f"the test split has no image that {which} under test={self.test}: take test=all_images, or more "
+                "experiences"
+            )
+        return scenario
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class CostMeter:
         peak_memory_mb: Phase to MiB, the resident set of the process.
         peak_gpu_memory_mb: Phase to MiB, the most that torch held of the job's GPU; empty on a CPU.
         images: Images of all training batches, as often as they came, those from a memory included.
+        epochs: Epochs trained, those of chunks and of all clients each for itself; see ``tested``.
         footprint: The most that the learner held.
     """
 
@@ -37,6 +38,8 @@ class CostMeter:
         self.peak_memory_mb: dict[str, float] = {}
         self.peak_gpu_memory_mb: dict[str, float] = {}
         self.images = 0
+        self.epochs = 0
+        self._tested = 0
         self.footprint = Footprint()
         # A GPU that the job does not use is not asked: that alone would take hundreds of megabytes of it.
         self._gpu = torch.device(device) if torch.device(device).type == "cuda" else None
@@ -50,6 +53,8 @@ class CostMeter:
             "peak_memory_mb": self.peak_memory_mb,
             "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
             "images": self.images,
+            "epochs": self.epochs,
+            "tested": self._tested,
             "footprint": asdict(self.footprint),
         }
 
@@ -62,7 +67,17 @@ class CostMeter:
         for phase, peak in stored["peak_gpu_memory_mb"].items():
             _raise(self.peak_gpu_memory_mb, phase, peak)
         self.images += stored["images"]
+        self.epochs += stored["epochs"]
+        self._tested = max(self._tested, stored["tested"])
         self.footprint.raise_to(**stored["footprint"])
+
+    def tested(self) -> int:
+        """Return the epochs trained before a test; one that follows on another without training counts as one more.
+
+        So the figures after each experience have a place of their own, also those of a learner that has trained before.
+        """
+        self.epochs = self._tested = max(self.epochs, self._tested + 1)
+        return self.epochs
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

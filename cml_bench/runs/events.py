@@ -30,7 +30,8 @@ class Event:
             ``failed``, ``skipped`` (another process runs it), or ``warning`` (about more than this job; told once).
         message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
-        epoch: Epochs of it that are done.
+        epoch: Epochs of it that are done, as the learner that has trained one counts.
+        step: Place on the axis of a tracker: epochs trained by all learners of the job; see ``CostMeter.tested``.
         loss: Mean loss of the last epoch.
         fraction: Share of the job's training that is done.
         metrics: Figures after an experience, on the labels seen by then; those that are undefined are left out.
@@ -41,6 +42,7 @@ class Event:
     message: str = ""
     experience: int = 0
     epoch: int = 0
+    step: int = 0
     loss: float | None = None
     fraction: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -19,20 +19,19 @@ class JobLog:
     """Hands the figures in a job's events to TensorBoard or Weights & Biases while it runs.
 
     The loss after every epoch and, after every experience, the metrics of the labels seen by then, with the epochs
-    trained as x axis. Names follow Avalanche: ``Loss_Epoch/train_phase/train_stream``, ``map/eval_phase/test_stream``.
+    trained by then, by all learners, as x axis. Names follow Avalanche: ``Loss_Epoch/train_phase/train_stream``,
+    ``map/eval_phase/test_stream``.
 
     Args:
         job: The job; ``job.log`` says which tracker.
         folder: Where TensorBoard's event files, or the files of W&B, are written.
-        epochs: Epochs of an experience.
         say: Called with a sentence for the user when the log cannot be written any more; the job goes on without.
 
     Raises:
         CmlBenchError: If the tracker cannot be started.
     """
 
-    def __init__(self, job: Job, folder: Path, epochs: int, say: Callable[[str], object]) -> None:
-        self._epochs = epochs
+    def __init__(self, job: Job, folder: Path, say: Callable[[str], object]) -> None:
         self._folder = folder
         self._say = say
         self._works = True
@@ -78,13 +77,12 @@ class JobLog:
                 self._say(f"log in {self._folder} cannot be written ({error.strerror}): the job goes on without it")
 
     def _log(self, event: Event) -> None:
-        step = event.experience * self._epochs + event.epoch
         if event.loss is not None:
-            self._logger.log_single_metric("Loss_Epoch/train_phase/train_stream", event.loss, step)
+            self._logger.log_single_metric("Loss_Epoch/train_phase/train_stream", event.loss, event.step)
         for name, value in event.metrics.items():
             # TensorBoard's names know no @.
             tag = f"{name.replace('@', '_at_')}/eval_phase/test_stream"
-            self._logger.log_single_metric(tag, value, step)
+            self._logger.log_single_metric(tag, value, event.step)
 
 
 class _Numbers(WandBLogger):

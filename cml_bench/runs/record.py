@@ -12,7 +12,6 @@ import torch
 
 import cml_bench
 from cml_bench.data.source import Source
-from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, row_blocks
 from cml_bench.runs.benchmark import Benchmark, load_sources
 from cml_bench.runs.cost import CostMeter
@@ -107,7 +106,8 @@ def _data_of(job: Job) -> dict[str, Any] | None:
     """Return what a failed job was about, if that much can be read: it belongs to the table of its data."""
     try:
         return {source.split: _data_record(source) for source in load_sources(plan(job).benchmark)}
-    except CmlBenchError:
+    except Exception:
+        # Whatever made the job fail may raise here once more, a plug-in's own error too; its failure must be stored.
         return None
 
 

@@ -122,7 +122,7 @@ def run_job(
             found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
             stored = Checkpoints(checkpoints, found, say)
         snapshots = Snapshots(models_beside, backbone, model) if models_beside and is_first() else None
-        with JobLog(job, log, resolved.training.epochs, say) if log else nullcontext() as tracker:
+        with JobLog(job, log, say) if log else nullcontext() as tracker:
             told = _both(tracker, report) if tracker else report
             predictions = _record(resolved, run, scenario, meter, index, told, stored, points, snapshots)
         with meter.phase("metrics"):
@@ -243,7 +243,7 @@ def _record(
 ) -> Predictions:
     """Train on the stream and record the logits of the evaluation images after each experience."""
     recorder = LogitRecorder()
-    reporter = EpochReporter(report, index, len(scenario.n_seen))
+    reporter = EpochReporter(report, index, len(scenario.n_seen), meter)
     counters = [TrainableParameters(meter.footprint), ImageCounter(meter)]
     course = make_course(resolved, run, scenario, [recorder, reporter, *counters], points)
     logits: list[Logits] = []
@@ -265,7 +265,7 @@ def _record(
         with meter.phase("metrics"):
             figures = evaluate_after(_predictions(scenario, resolved.benchmark.evaluate_on, logits), t)
         done = (t + 1) / len(scenario.n_seen)
-        report(Event(index, "experience", experience=t, epoch=run.training.epochs, fraction=done, metrics=figures))
+        report(Event(index, "experience", experience=t, step=meter.tested(), fraction=done, metrics=figures))
         if snapshots:
             snapshots.keep(t, learner.model)
     return _predictions(scenario, resolved.benchmark.evaluate_on, logits)

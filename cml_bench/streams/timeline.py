@@ -47,6 +47,7 @@ class _TimelineStream:
             # Avalanche 0.6.0 leaves the mark out where the size of the chunks divides the experience.
             if position == getattr(experience, "sub_stream_length", None):
                 experience.is_last_subexp = True
+            experience.sub_stream_position = position
             yield set_label_attributes(experience)
 
 

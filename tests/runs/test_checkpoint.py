@@ -94,7 +94,8 @@ def test_only_what_is_left_is_trained(small_jobs: Jobs, tmp_path: Path) -> None:
     stop(job, tmp_path, 2)
     events: list[Event] = []
     run_job(job, checkpoints=tmp_path, report=events.append)
-    assert [(event.experience, event.epoch) for event in events if event.kind == "epoch"] == [(2, 1), (2, 2)]
+    epochs = [(event.experience, event.epoch, event.step) for event in events if event.kind == "epoch"]
+    assert epochs == [(2, 1, 5), (2, 2, 6)]
 
 
 def test_a_finished_job_leaves_its_result_alone(small_jobs: Jobs, tmp_path: Path) -> None:

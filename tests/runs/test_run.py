@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from cml_bench.data.digits import digits_sources
+from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.runs.benchmark import Benchmark
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job, make_jobs
@@ -192,6 +195,41 @@ def test_signs_of_life(small_jobs: Any, tmp_path: Path) -> None:
     assert all(event.loss is not None and event.loss > 0 for event in events if event.kind == "epoch")
 
 
+def test_progress_goes_on_from_chunk_to_chunk(small_jobs: Any) -> None:
+    events: list[Event] = []
+    (job,) = small_jobs(online_chunk=7)
+    images = run_job(job, report=events.append).result["benchmark"]["images_per_experience"]
+    chunks = [-(-count // 7) for count in images]
+    assert min(chunks) > 2
+    expected = [(t + (chunk + 1) / count) / 2 for t, count in enumerate(chunks) for chunk in range(count)]
+    assert [event.fraction for event in events if event.kind == "epoch"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("naive", {"epochs": 2}),
+        ("naive", {"online_chunk": 7}),
+        ("gdumb memory_epochs=3", {"epochs": 2}),
+        ("gdumb memory_epochs=3", {"online_chunk": 7}),
+        ("joint", {"epochs": 2}),
+        ("naive", {"epochs": 2, "federated": "clients=2 rounds=2"}),
+    ],
+)
+def test_trackers_see_epochs_in_the_order_of_training(small_jobs: Any, method: str, options: dict[str, Any]) -> None:
+    events: list[Event] = []
+    (job,) = small_jobs([method], **options)
+    run_job(job, report=events.append)
+    told = [(event.kind, event.step) for event in events if event.kind in ("epoch", "experience")]
+    step, trained, expected = 0, False, []
+    for kind, _ in told:
+        # What is learnt by then is tested where it was learnt; a test without training stands apart.
+        step += kind == "epoch" or not trained
+        trained = kind == "epoch"
+        expected.append((kind, step))
+    assert told == expected
+
+
 # -- other ways to run -----------------------------------------------------------------------------------------------
 
 
@@ -234,6 +272,30 @@ def test_hyper_parameters_can_be_chosen_without_the_test_set(small_jobs: Any) ->
         run_job(unheld)
 
 
+@pytest.mark.parametrize("test", ["seen_images", "per_experience", "all_images"])
+def test_images_to_evaluate_on_are_looked_for_before_training(small_jobs: Any, test: str) -> None:
+    (job,) = small_jobs(validation=0.01, evaluate_on="valid", test=test)
+    with pytest.raises(CmlBenchError, match=r"validation=0\.01 of 40 .* holds out none that experiences 1 to 2 test"):
+        check_jobs([job])
+
+
+def test_a_test_split_may_show_nothing_of_the_stream(tiny_source: Any, tiny_labels: Any) -> None:
+    """It is refused only where nothing at all is tested: an experience without a test image has undefined metrics."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Late(Benchmark):
+        def sources(self) -> tuple[Source, Source]:
+            seen = tiny_labels(20, 4, 0)
+            later = seen.copy()
+            later[:, :2] = 0
+            return tiny_source(seen), tiny_source(later, split="test")
+
+    assert len(Late(increment=2).build().splits["test"].experiences[0]) == 0
+    with pytest.raises(CmlBenchError, match="no image that experience 1 tests under test=seen_images"):
+        Late(increment=2, first_experiences=1).build()
+    Late(increment=2, first_experiences=1, test="all_images").build()
+
+
 # -- failure ---------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +325,14 @@ def plugin_file(folder: Path, body: str) -> str:
         '    meta = StrategyMeta(name="mine", title="Mine", family="test")\n' + body
     )
     return f"{path}:Mine"
+
+
+def test_a_strategy_that_cannot_be_made_is_a_failed_job(small_jobs: Any, tmp_path: Path) -> None:
+    body = "    def __post_init__(self):\n        raise ValueError('never')\n"
+    (job,) = small_jobs([plugin_file(tmp_path, body)])
+    result = run_and_store(job, tmp_path / "results")
+    assert result["error"].startswith("ValueError: never (plugin_under_test.py, line 8); ")
+    assert result["data"] is None
 
 
 def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) -> None:

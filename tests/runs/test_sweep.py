@@ -21,6 +21,7 @@ from cml_bench.runs.events import Event
 from cml_bench.runs.freshness import changed_jobs
 from cml_bench.runs.job import Job, make_jobs
 from cml_bench.runs.results import is_done, result_path
+from cml_bench.runs.run import store_failure
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
 STRATEGY = """
@@ -163,6 +164,19 @@ def test_a_mended_failure_becomes_a_result(small_jobs: Any, tmp_path: Path) -> N
     run(edited, tmp_path / "results")
     title = json.loads(result_path(tmp_path / "results", edited[0]).read_text())["method"]["title"]
     assert title == "Mine, second edition"
+
+
+@pytest.mark.parametrize("content", ["no data", "half a json"])
+def test_what_is_kept_but_not_done_is_asked_for_no_data(small_jobs: Any, tmp_path: Path, content: str) -> None:
+    """A failed result holds none where they could not be read then."""
+    good, kept = small_jobs(["naive", "lwf"])
+    run([good], tmp_path)
+    failed = {**store_failure(kept, tmp_path, "the disk is not there"), "data": None}
+    path = result_path(tmp_path, kept)
+    path.write_text(json.dumps(failed) if content == "no data" else path.read_text()[:100])
+    told = io.StringIO()
+    run_jobs([kept, good], tmp_path, retry_failed=False, console=Console(file=told, width=200))
+    assert told.getvalue().splitlines() == ["2 of 2 jobs done already; 0 left."]
 
 
 @pytest.mark.parametrize("part", ["head", "loss"])

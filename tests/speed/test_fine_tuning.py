@@ -149,7 +149,7 @@ def _ours(case: Case, meter: CostMeter) -> tuple[MultiLabelTemplate, DatasetExpe
     model.train()
     (experience,) = scenario.train_stream
     model.adaptation(experience)
-    reporter = EpochReporter(lambda event: None, 0, 1)
+    reporter = EpochReporter(lambda event: None, 0, 1, meter)
     extra = [LogitRecorder(), reporter, TrainableParameters(meter.footprint), ImageCounter(meter)]
     learner = make_learner(plan, run, extra)
     assert isinstance(learner, MultiLabelTemplate)
