@@ -33,10 +33,17 @@ def parse_pairs(words: Iterable[str]) -> Pairs:
     return tuple(sorted(found.items()))
 
 
-def split_words(text: str) -> list[str]:
-    """Split a specification at blanks; quotes keep a value with blanks together."""
+def split_words(text: str, apart: str = "") -> list[str]:
+    """Split a specification at blanks; quotes keep a value with blanks together.
+
+    Args:
+        text: The specification.
+        apart: Letters that stand apart from what is beside them, as words of their own, unless they are quoted.
+    """
+    words = shlex.shlex(text, posix=True, punctuation_chars=apart)
+    words.whitespace_split, words.commenters = True, ""  # As ``shlex.split``, which has no letters apart.
     try:
-        return shlex.split(text)
+        return list(words)
     except ValueError as error:
         raise CmlBenchError(f"{text!r} cannot be read ({error}): close the quotes") from None
 

@@ -226,6 +226,18 @@ def test_verify_names_what_is_wrong_in_one_sentence(capsys: Any, birds: tuple[st
     assert "decoded" not in out
 
 
+def test_verify_looks_where_its_list_goes_before_it_looks_at_images(
+    capsys: Any, birds: tuple[str, Path], tmp_path: Path
+) -> None:
+    name, root = birds
+    listed = tmp_path / "no" / "faults.tsv"
+    code, out, err = call(capsys, "data", "verify", name, "--root", root, "--output", listed)
+    assert (code, "images: 6 listed" in out) == (1, False)
+    assert err == (
+        f"cml-bench: {listed} cannot be written (No such file or directory): name a file in a folder that exists\n"
+    )
+
+
 def test_verify_names_the_first_of_many_images(capsys: Any, birds: tuple[str, Path]) -> None:
     name, root = birds
     for image in "abcf":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -25,8 +27,24 @@ def put_out(text: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
         return
-    try:
+    with _to_be_written(output):
         output.write_text(text, encoding="utf-8")
+
+
+def check_output(output: Path) -> None:
+    """Find out before minutes of work that a file cannot be written.
+
+    Raises:
+        CmlBenchError: If it cannot.
+    """
+    with _to_be_written(output), output.open("a"):
+        pass
+
+
+@contextmanager
+def _to_be_written(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CmlBenchError(
             f"{output} cannot be written ({error.strerror}): name a file in a folder that exists"

@@ -81,7 +81,7 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="File for the list of all missing and broken images.")] = None,
 ) -> None:
     """Check a data set on disk: checksums, counts, and every image opened and decoded once."""
-    from cml_bench.commands.console import make_console
+    from cml_bench.commands.console import check_output, make_console, put_out
     from cml_bench.data.verify import image_paths, verify_images, verify_labels
 
     data = _data_set(name, root, set_)
@@ -92,6 +92,8 @@ def verify(
     wrong = list(dict.fromkeys(fault for report in reports for fault in report.faults))
     paths = [] if labels_only else image_paths(reports)
     if paths:
+        if output is not None:
+            check_output(output)
         from rich.progress import Progress
 
         console, start = make_console(), time.perf_counter()
@@ -104,7 +106,7 @@ def verify(
             f"{broken:,} broken in {time.perf_counter() - start:.1f} s"
         )
         if output is not None:
-            output.write_text("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in faults), encoding="utf-8")
+            put_out("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in faults), output)
         wrong += _image_faults(faults, Path(root))
     elif not labels_only:
         typer.echo("images: the data set has no image files")
@@ -152,7 +154,7 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="File for the list of all unanswered images.")] = None,
 ) -> None:
     """Tell how the answers of commercial services (hapi) changed between dates, and how right they are."""
-    from cml_bench.commands.console import make_console
+    from cml_bench.commands.console import check_output, make_console, put_out
     from cml_bench.data.sets.hapi import HAPI
     from cml_bench.report.drift import formats
     from cml_bench.report.drift.drift import drift as find_drift
@@ -160,10 +162,12 @@ def drift(
     data = _data_set(name, root, None)
     if not isinstance(data, HAPI):
         raise CmlBenchError(f"data set {name} has no dated answers of services: drift is for hapi")
+    if output is not None:
+        check_output(output)
     found = find_drift(data, split or [each for each in _splits(data, None) if "/" in each])
     if output is not None:
         lines = (f"{each}\t{id_}\n" for each, ids in found.missing.items() for id_ in ids)
-        output.write_text("".join(lines), encoding="utf-8")
+        put_out("".join(lines), output)
     if format_ is TableFormat.terminal:
         make_console().print(formats.to_terminal(found))
     else:

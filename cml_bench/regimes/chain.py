@@ -11,12 +11,19 @@ from cml_bench.registry import load
 def parse_regimes(text: str) -> tuple[Regime, ...]:
     """Return the regimes that a text names: ``"full"`` for none, else ``"NAME key=value + NAME ..."``.
 
+    Within quotes, ``+`` is a letter like others, as in ``hapi root="/data/c++"``.
+
     Raises:
         CmlBenchError: If a name or an option is unknown.
     """
+    parts: list[list[str]] = [[]]
+    for word in split_words(text, apart="+"):
+        if set(word) == {"+"}:
+            parts += [[] for _ in word]
+        else:
+            parts[-1].append(word)
     regimes = []
-    for part in text.split("+"):
-        words = split_words(part)
+    for words in parts:
         if not words:
             raise CmlBenchError(f"regime {text!r} names nothing between two '+': write NAME key=value + NAME key=value")
         kind = load("regimes", words[0])

@@ -105,6 +105,7 @@ class MultiLabelScenario(CLScenario):
         *,
         label_names: tuple[str, ...],
         n_seen: tuple[int, ...],
+        protocol: str,
         test_rule: TestRule,
         splits: dict[str, Split],
         record: torch.Tensor | None,
@@ -114,7 +115,7 @@ class MultiLabelScenario(CLScenario):
             stream.benchmark = self
         self.label_names = label_names
         self.n_seen = n_seen
-        self.protocol = protocol_name(np.diff(n_seen, prepend=0).tolist())
+        self.protocol = protocol
         self.test_rule = test_rule
         self.splits = splits
         self.record = record
@@ -219,10 +220,10 @@ def label_incremental_benchmark(
         experiences = curated.labels
     if experiences is not None:
         names = resolve_class_order([name for group in experiences for name in group], train_source)
-        sizes = tuple(len(group) for group in experiences)
+        sizes, step = tuple(len(group) for group in experiences), None
     else:
         names = resolve_class_order(class_order, train_source)
-        sizes = divide(len(names), base, increment)
+        sizes, step = divide(len(names), base, increment), increment
     n_seen = tuple(int(n) for n in np.cumsum(sizes))
     if first_experiences is not None and not 1 <= first_experiences <= len(n_seen):
         raise CmlBenchError(
@@ -272,7 +273,15 @@ def label_incremental_benchmark(
             chunks.name = "train"
             stream = with_label_timeline(chunks)
         streams.append(stream)
-    return MultiLabelScenario(streams, label_names=names, n_seen=n_seen, test_rule=test, splits=splits, record=record)
+    return MultiLabelScenario(
+        streams,
+        label_names=names,
+        n_seen=n_seen,
+        protocol=protocol_name(sizes[: len(n_seen)], step),
+        test_rule=test,
+        splits=splits,
+        record=record,
+    )
 
 
 def n_seen_before(n_seen: Sequence[int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.labels import PRESENT
 
 
 def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
@@ -30,9 +31,9 @@ def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
     if kind == "alphabetical" and not argument:
         return tuple(sorted(names))
     if kind == "frequency" and not argument:
-        positives = (source.labels == 1).sum(axis=0)
+        positives = (source.labels == PRESENT).sum(axis=0)
         return tuple(sorted(names, key=lambda name: (-positives[names.index(name)], name)))
-    if kind == "random" and argument.isdigit():
+    if kind == "random" and argument.isdecimal():
         shuffled = np.random.default_rng(int(argument)).permutation(len(names))
         return tuple(names[i] for i in shuffled)
     known = ("published", "alphabetical", "frequency", "random:SEED")
@@ -75,12 +76,17 @@ def divide(n_labels: int, base: int, increment: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def protocol_name(sizes: Sequence[int]) -> str:
-    """Return the field's name of a division: ``B0-C10``, ``B40-C10``, or the sizes joined by ``+``."""
+def protocol_name(sizes: Sequence[int], increment: int | None = None) -> str:
+    """Return the field's name of a division: ``B0-C10``, ``B40-C10``, or the sizes joined by ``+``.
+
+    Args:
+        sizes: Labels of each experience.
+        increment: Labels asked for in each later experience, of which the last may have fewer; None to go by the sizes.
+    """
     later = sizes[1:]
     if not later:
         return f"B{sizes[0]}"
-    increment = later[0]
+    increment = increment or later[0]
     regular = all(size == increment for size in later[:-1]) and later[-1] <= increment
     if regular and sizes[0] == increment:
         return f"B0-C{increment}"

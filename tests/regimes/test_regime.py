@@ -13,6 +13,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.labels import UNMARKED
 from cml_bench.regimes.chain import parse_regimes
 from cml_bench.regimes.full import Full
+from cml_bench.regimes.hapi import APISnapshot
 from cml_bench.regimes.long_tail import LongTail
 from cml_bench.regimes.missing_positives import MissingPositives
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
@@ -117,6 +118,14 @@ def test_texts_name_chains() -> None:
     chain = parse_regimes("long_tail most=9 + missing_positives rate=0.4")
     assert chain == (LongTail(most=9), MissingPositives(rate=0.4))
     assert parse_regimes("full") == (Full(),)
+    assert parse_regimes("long_tail most=9+missing_positives rate=0.4") == chain
+
+
+@pytest.mark.parametrize("quoted", ['root="/data/c++"', "'root=/data/c++'", "root=/data/'c++'"])
+def test_a_quoted_plus_joins_nothing(quoted: str) -> None:
+    hapi, after = parse_regimes(f"hapi {quoted} dataset=coco api=google_mic date=20-10-28 + missing_positives rate=0.4")
+    assert hapi == APISnapshot(root="/data/c++", dataset="coco", api="google_mic", date="20-10-28")
+    assert after == MissingPositives(rate=0.4)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,9 @@ def test_texts_name_chains() -> None:
         ("long_tail least=5 most=2", "0 <= least <= most"),
         ("long_tail alpha=0", "alpha=0.0 must be above 0"),
         ("full + ", "names nothing between two"),
+        ("full ++ full", "names nothing between two"),
+        ("+ full", "names nothing between two"),
+        ('hapi root="/data', "close the quotes"),
     ],
 )
 def test_bad_texts_are_one_sentence(text: str, sentence: str) -> None:

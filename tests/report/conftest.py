@@ -161,6 +161,7 @@ def _job(method: str, seed: int, last_map: float, order: str = "default", **colu
         "class_order": order,
         "seed": seed,
         "seconds": 9.0,
+        "label_groups": (),
         "missing_images": 0,
         "last_map": last_map,
         "forgetting": 0.5 - last_map,

@@ -133,6 +133,18 @@ def test_compare_takes_groups(store: Any, tmp_path: Path) -> None:
     assert not math.isnan(table.rows["last_cf1_macro_major@0.55_mean"][0])
 
 
+def test_compare_takes_groups_that_a_benchmark_declares(store: Any, change: Any, tmp_path: Path) -> None:
+    path = store(tmp_path)
+    change(path, "benchmark", "label_groups", to={"rare_ones": ["label 5"]})
+    other = store(tmp_path, seed=1)
+    change(other, "benchmark", "title", to="Without groups")
+    change(other, "benchmark", "version", to=9)
+    expected = rescore(path, ["last_map_rare_ones"]).rows["last_map_rare_ones"][0]
+    tables = compare(tmp_path, ["last_map_rare_ones"], sort="last_map_rare_ones").benchmarks
+    means = [table.rows["last_map_rare_ones_mean"][0] for table in tables]
+    assert means == pytest.approx([expected, math.nan], nan_ok=True)
+
+
 def test_declared_groups_come_before_frequency(store: Any, change: Any, tmp_path: Path) -> None:
     path = store(tmp_path)
     change(path, "benchmark", "label_groups", to={"minor": ["label 0", "not here"], "rare_ones": ["label 5"]})

@@ -41,7 +41,7 @@ def test_random_orders_are_permutations_that_differ(source: Any) -> None:
     assert class_order("random:5", source) == class_order("random:5", source)
 
 
-@pytest.mark.parametrize("order", ["random", "random:", "random:-1", "published:1", "", "cat"])
+@pytest.mark.parametrize("order", ["random", "random:", "random:-1", "published:1", "", "cat", "random:²"])
 def test_unknown_orders(source: Any, order: str) -> None:
     with pytest.raises(CmlBenchError, match="is unknown"):
         class_order(order, source)
@@ -82,3 +82,21 @@ def test_ten_labels_by_threes() -> None:
 )
 def test_protocol_names(sizes: tuple[int, ...], name: str) -> None:
     assert protocol_name(sizes) == name
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "base", "increment", "name"),
+    [
+        (10, 0, 5, "B0-C5"),
+        (8, 0, 5, "B0-C5"),
+        (8, 5, 5, "B0-C5"),
+        (8, 5, 3, "B5-C3"),
+        (6, 5, 3, "B5-C3"),
+        (5, 0, 5, "B5"),
+    ],
+)
+def test_protocols_are_named_by_what_was_asked_for(
+    tiny_scenario: Any, n_labels: int, base: int, increment: int, name: str
+) -> None:
+    """The same settings have one name on any vocabulary, though the last experience keeps the remainder."""
+    assert tiny_scenario(n_labels=n_labels, base=base, increment=increment).protocol == name

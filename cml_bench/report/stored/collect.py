@@ -56,6 +56,7 @@ JOB_COLUMNS: Final = (
     "code_version",
     "finished",
     "when_learnt",
+    "label_groups",
 )
 """Columns of every frame; those after them are metrics."""
 
@@ -78,7 +79,8 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         and ``method`` the same until ``by_shortest_name`` has seen it; ``sources`` a digest of the labels and ``data``
         one of labels and weights (None for a job that failed before it had read them); ``code_version`` that of the
         cml_bench that ran it, and ``finished`` when (both None where the result does not say); ``when_learnt`` the mAP
-        of each experience's labels right after it.
+        of each experience's labels right after it; ``label_groups`` the names of the groups that the benchmark
+        declares.
 
         Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``images_per_second``
         the images of all training batches by the latter (NaN where nothing was trained in batches); ``peak_memory_mb``
@@ -162,6 +164,7 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "code_version": result.environment and result.environment.code_version,
         "finished": result.finished,
         "when_learnt": _diagonal(result),
+        "label_groups": tuple(benchmark.label_groups) if benchmark else (),
         **({} if result.metrics is None else result.metrics.summary),
     }
 

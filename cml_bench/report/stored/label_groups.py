@@ -53,6 +53,6 @@ def parse_cuts(text: str) -> tuple[int, int]:
         CmlBenchError: If it is not two ascending numbers.
     """
     parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts) or int(parts[0]) > int(parts[1]):
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) > int(parts[1]):
         raise CmlBenchError(f"cuts {text!r} are not two ascending numbers of images: write them as 200,900")
     return int(parts[0]), int(parts[1])

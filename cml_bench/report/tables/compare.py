@@ -14,7 +14,7 @@ from cml_bench.report.tables import remarks
 from cml_bench.report.tables.averages import average, row_notes
 from cml_bench.report.tables.baseline import with_baseline
 from cml_bench.report.tables.blocks import comparable, even_cells, find_competitors, make_blocks, one_a_data_set
-from cml_bench.report.tables.job_metrics import full_name, with_metrics
+from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
 from cml_bench.report.tables.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.tables.quantities import COSTS, heading, quantity
 from cml_bench.report.tables.repeats import CONFIGURATION, finished_once
@@ -73,7 +73,8 @@ def compare(
     if not metrics:
         metrics = DEFAULT_METRICS if columns == "metric" else DEFAULT_METRICS[:1]
     costs = [name for name in COSTS if cost and name in jobs and jobs[name].notna().any()]
-    names = tuple(dict.fromkeys([*map(full_name, metrics), *costs]))
+    known = known_groups(jobs)
+    names = tuple(dict.fromkeys([*(full_name(metric, known) for metric in metrics), *costs]))
     jobs = with_metrics(jobs, names)
     keys = job_keys(jobs)
     groups = [jobs]
@@ -86,7 +87,7 @@ def compare(
     if baseline is not None:
         tables = with_baseline(tables, _name_here(baseline, jobs))
     return ComparisonTable(
-        benchmarks=tuple(_sorted(table, sort) for table in tables),
+        benchmarks=tuple(_sorted(table, sort, known) for table in tables),
         unreadable=tuple(f"{row.path}: {row.error}" for row in unreadable.itertuples()),
         notes=remarks.benchmarks_remarks(keys, one_table_each=len(groups) > 1),
     )
@@ -199,14 +200,14 @@ def _verdict(table: BenchmarkTable, bounds: set[str], data: Mapping[str, str]) -
     return judge(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
 
 
-def _sorted(table: BenchmarkTable, sort: str | None) -> BenchmarkTable:
+def _sorted(table: BenchmarkTable, sort: str | None, groups: Sequence[str]) -> BenchmarkTable:
     """Sort the rows, best first; by default by the first metric (over all columns), or by name if none competes.
 
     Raises:
         CmlBenchError: If there is no such column.
     """
     names = {table.row, *(name.removesuffix("_mean") for name in map(str, table.rows) if name.endswith("_mean"))}
-    by = None if sort is None else sort if sort in names else full_name(sort)
+    by = None if sort is None else sort if sort in names else full_name(sort, groups)
     if by is not None and by not in names:
         raise CmlBenchError(f"sort={sort!r} is no column of the table; {suggest(str(sort), names)}")
     if by is None and table.row not in RANKED:

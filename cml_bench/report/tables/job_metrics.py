@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,14 @@ FRESH: Final = "from_scratch"
 """Method whose runs forward transfer is measured against."""
 
 
-def full_name(metric: str) -> str:
+def known_groups(jobs: pd.DataFrame) -> tuple[str, ...]:
+    """Return the groups of labels that metrics may be of: those that benchmarks declare, and the usual ones."""
+    return tuple(dict.fromkeys([*itertools.chain(*jobs["label_groups"]), *GROUPS]))
+
+
+def full_name(metric: str, groups: Iterable[str]) -> str:
     """Return the summary key that a metric name means; a bare decision metric is that after the last experience."""
-    return str(parse_metric(metric, GROUPS))
+    return str(parse_metric(metric, groups))
 
 
 def with_metrics(jobs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -31,7 +37,8 @@ def with_metrics(jobs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Args:
         jobs: Rows of what ``collect`` returned.
         names: Full names. A decision metric at a threshold that was not stored, and any metric of a group of labels
-            (``last_map_minor``), is computed from the predictions.
+            (``last_map_minor``), is computed from the predictions; of a group that the benchmark does not know, it is
+            undefined.
 
     Raises:
         CmlBenchError: If a name is unknown, or predictions that are needed cannot be read.
@@ -45,9 +52,10 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
     done = jobs["status"] == "ok"
     if name == "forward_transfer":
         return _forward_transfer(jobs)
-    metric = parse_metric(name, GROUPS)
+    metric = parse_metric(name, known_groups(jobs))
     if metric.threshold is not None or metric.group is not None:
-        absent = done & values.isna()
+        known_here = jobs["label_groups"].map(lambda groups: metric.group in (None, *groups, *GROUPS)).astype(bool)
+        absent = done & values.isna() & known_here
         if not absent.any():
             return values
         # Imported here because it takes torch along and is needed only for what no run has stored.
