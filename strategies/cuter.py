@@ -16,11 +16,11 @@ from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, is_known
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.crops import CropMemory, Crops, around_zero
 from cml_bench.memory.maskcut import TAU, mask_cut
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 from cml_bench.training.context import RunContext
-from cml_bench.training.importance import evaluating
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 

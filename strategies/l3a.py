@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cml_bench.labels import PRESENT
 from cml_bench.losses.bce import BCE
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
 from cml_bench.models.model import MultiLabelModel
@@ -22,7 +23,6 @@ from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
-from cml_bench.training.importance import evaluating
 from cml_bench.training.pseudo_labels import fill
 from cml_bench.training.strategy import Strategy, StrategyMeta
 

@@ -14,10 +14,10 @@ from torch.func import functional_call
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import OUT_OF_SCOPE, UNMARKED
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head, HeadOutput
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.training.context import RunContext
-from cml_bench.training.importance import evaluating
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["LabelMask"]

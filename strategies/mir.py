@@ -14,9 +14,9 @@ from torch.func import functional_call, vmap
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import is_known
 from cml_bench.losses.criterion import Criterion
+from cml_bench.models.evaluating import evaluating
 from cml_bench.streams.dataset import Batch
 from cml_bench.training.context import RunContext
-from cml_bench.training.importance import evaluating
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import StrategyMeta
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, is_known
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
-from cml_bench.training.importance import evaluating
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["Ridge"]

@@ -11,13 +11,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from cml_bench.labels import PRESENT, is_known
+from cml_bench.models.evaluating import evaluating
 from cml_bench.training.context import RunContext
-from cml_bench.training.importance import (
-    Importance,
-    evaluating,
-    negative_log_likelihood,
-    per_image_gradients,
-)
+from cml_bench.training.importance import Importance, negative_log_likelihood, per_image_gradients
 from cml_bench.training.path import PathPenalty
 from cml_bench.training.strategy import Strategy, StrategyMeta
 

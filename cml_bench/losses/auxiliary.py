@@ -10,6 +10,7 @@ from torch import Tensor
 from cml_bench.losses.based import Based
 from cml_bench.losses.criterion import Criterion
 from cml_bench.losses.entries import check_option
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import HeadOutput
 
 if TYPE_CHECKING:
@@ -86,10 +87,6 @@ class Auxiliary(Based):
 @torch.no_grad()
 def first_look(model: MultiLabelModel, dataset: MultiLabelDataset) -> HeadOutput:
     """Return what a model says of the first image of a dataset, and leave no trace in the model."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     image = dataset.inputs.fetch(dataset.sample_ids.data[:1], training=False)
-    output = model.head_output(image.to(next(model.parameters()).device))
-    for module, training in modes:
-        module.training = training
-    return output
+    with evaluating(model):
+        return model.head_output(image.to(next(model.parameters()).device))

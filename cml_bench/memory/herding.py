@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 
 from cml_bench.memory.label_lists import ListMemory
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.layout import pool
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
-from cml_bench.training.importance import evaluating
 
 
 class HerdingMemory(ListMemory):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cml_bench.memory.label_lists import Array, ListMemory
+from cml_bench.models.evaluating import evaluating
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
-from cml_bench.training.importance import evaluating
 
 
 class KISMemory(ListMemory):

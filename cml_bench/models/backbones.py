@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.models.checkpoints import Checkpoint, check_pretraining, folded_norms, load_weights, read_checkpoint
 from cml_bench.models.divided import is_divided, read_share
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.layout import FeatureKind, Features
 from cml_bench.models.pyramid import Level, find_levels, read_levels
 
@@ -141,12 +142,11 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _probe(self) -> tuple[int, bool]:
         """Return the feature width, and whether there is a map, from one black image."""
-        was_training = self.model.training
-        self.model.eval()
+        image = torch.zeros(1, 3, self.image_size, self.image_size)
         try:
-            image = torch.zeros(1, 3, self.image_size, self.image_size)
-            spatial = self._as_map(self.model.forward_features(image))  # type: ignore[operator]
-            width = int((spatial if spatial is not None else self.model(image)).shape[1])
+            with evaluating(self.model):
+                spatial = self._as_map(self.model.forward_features(image))  # type: ignore[operator]
+                width = int((spatial if spatial is not None else self.model(image)).shape[1])
         except (RuntimeError, AssertionError) as error:
             # timm asserts on image sizes that a model cannot take.
             reason = " ".join(str(error).split())
@@ -154,8 +154,6 @@ class Backbone(nn.Module):
                 f"backbone {self.name!r} does not take images of {self.image_size} px ({reason}); "
                 "give another image_size, or none for the model's own"
             ) from None
-        finally:
-            self.model.train(was_training)
         return width, spatial is not None
 
 

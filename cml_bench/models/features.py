@@ -17,6 +17,7 @@ from cml_bench.data.reading import read_ahead
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.layout import FeatureKind, pool
 from cml_bench.models.preprocess import EvalTransform
 from cml_bench.models.pyramid import pack
@@ -131,15 +132,12 @@ def _forward_all(
     def load(row: int) -> Tensor:
         return transform(source.load(row))
 
-    was_training = backbone.training
     # Channels last halves the time of depthwise convolutions on a CPU; it changes strides, not values.
-    backbone.to(device).to(memory_format=torch.channels_last).eval()
-    try:
+    backbone.to(device).to(memory_format=torch.channels_last)
+    with evaluating(backbone):
         for batch in read_ahead(load, len(source), batch_size, workers, start=done):
             ids = source.id_keys[done : done + len(batch)]
             yield read_frozen(backbone, torch.stack(batch).to(device), kind, ids)
             done += len(batch)
             if progress is not None:
                 progress(done)
-    finally:
-        backbone.train(was_training)

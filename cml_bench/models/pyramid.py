@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.evaluating import evaluating
 from cml_bench.models.layout import Features
 
 LEVELS = 4
@@ -40,14 +41,12 @@ def find_levels(model: nn.Module, name: str, image_size: int) -> tuple[Level, ..
     Raises:
         CmlBenchError: If the model has maps of one size only, or does not give its intermediate maps.
     """
-    was_training = model.training
     image = next(model.parameters()).new_zeros(1, 3, image_size, image_size)
     try:
-        maps = model.eval().forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)  # type: ignore[operator]
+        with evaluating(model):
+            maps = model.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)  # type: ignore[operator]
     except (AttributeError, AssertionError, RuntimeError, TypeError):
         maps = []
-    finally:
-        model.train(was_training)
     by_size = {each.shape[2:]: Level(place, tuple(each.shape[1:])) for place, each in enumerate(maps)}
     if len(by_size) < 2:
         found = "one size only" if by_size else "no size but the last"

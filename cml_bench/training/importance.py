@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +11,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cml_bench.labels import PRESENT, is_known
 from cml_bench.models.divided import whole
+from cml_bench.models.evaluating import evaluating
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
 
 Importance = dict[str, Tensor]
 """Parameter name to a tensor of the parameter's shape."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards every module has the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def per_image_gradients(model: nn.Module, function: Callable[..., Tensor]) -> Callable[..., Importance]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cml_bench.labels import is_known
 from cml_bench.memory.by_experience import ExperienceMemory
+from cml_bench.models.evaluating import evaluating
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
-from cml_bench.training.importance import evaluating
 
 
 class ReferenceGradientPlugin(SupervisedPlugin, ABC):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 from cml_bench.labels import OUT_OF_SCOPE, UNMARKED, widen
 from cml_bench.losses.em import EM
@@ -67,11 +67,13 @@ def test_the_lowest_of_each_label_are_taken(tiny_scenario: Any, epochs: int, war
 def test_looking_leaves_no_trace(tiny_scenario: Any) -> None:
     experience = tiny_scenario(regime="single_positive").train_stream[0]
     model, criterion = model_of(experience), EMAPL()
+    model.backbone = nn.BatchNorm2d(6).eval()  # frozen, in a model that trains
     before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     criterion.start_experience(experience.dataset)
     criterion.start_epoch(model, experience.dataset, 1, 2)
     assert len(criterion.soft) > 0
     assert model.training
+    assert not model.backbone.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), drawn)
