@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.labels import OUT_OF_SCOPE, UNMARKED
+from cml_bench.labels import OUT_OF_SCOPE, UNMARKED, is_known
 from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head, HeadOutput
 from cml_bench.models.model import MultiLabelModel
@@ -102,8 +102,8 @@ class LabelMaskPlugin(SupervisedPlugin):
         self.received = {}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Take the weights that the experience starts from."""
-        if self.options.eps is not None:
+        """Take the weights that the experience starts from; the chunks of an online one go on with them."""
+        if self.options.eps is not None and getattr(strategy.experience, "is_first_subexp", True):
             state = strategy.model.state_dict()
             self.received = {name: value.detach().clone() for name, value in state.items()}
 
@@ -160,4 +160,4 @@ def draw_known(labels: Tensor, share: float, generator: torch.Generator) -> Tens
     count = (torch.rand(len(labels), generator=generator, dtype=torch.float64).to(labels.device) * (most + 1)).floor()
     lots = torch.rand(labels.shape, generator=generator).to(labels.device).masked_fill(~asked, 2.0)
     place = lots.argsort(dim=1).argsort(dim=1)
-    return (place < count[:, None]) & (labels >= 0)
+    return (place < count[:, None]) & is_known(labels)

@@ -30,8 +30,9 @@ class EMAPL(Criterion):
 
     After a warm-up, at the start of each epoch, the model looks at all images of the experience, in evaluation mode and
     without augmentation. Of each label it takes the open entries with the lowest probabilities, the same number every
-    epoch, so that in the end ``share`` of them have been taken; the probability becomes the soft label of the entry and
-    stays it. An entry with soft label t costs ``beta (-t log p - (1 - t) log(1 - p))``; all others as in ``em``.
+    epoch (to rounding), so that in the end ``share`` of them have been taken; the probability becomes the soft label of
+    the entry and stays it. An entry with soft label t costs ``beta (-t log p - (1 - t) log(1 - p))``; all others as in
+    ``em``.
 
     Soft labels are kept apart from the annotations, by image and label, so that an image which is replayed or comes
     back brings its own. New ones are made in the images of the current experience alone.
@@ -78,7 +79,9 @@ class EMAPL(Criterion):
         device = next(model.parameters()).device
         free = self._free(dataset)
         scores = read_logits(model, dataset, _BATCH, device).sigmoid().cpu()[:, : free.shape[1]]
-        quota = (self.share * self.n_open / (epochs - warm)).long()
+        # What is due by now less what has been taken: rounding down in each epoch would leave some without.
+        due = (self.share * self.n_open.double() * (epoch - warm + 1) / (epochs - warm)).round().long()
+        quota = due - (self.n_open - free.sum(dim=0))
         rank = scores.masked_fill(~free, torch.inf).argsort(dim=0, stable=True).argsort(dim=0)
         taken = free & (rank < quota)
         self.soft.put(keys_of(dataset.sample_ids.data, free.shape[1])[taken], scores[taken])

@@ -34,7 +34,8 @@ class ListMemory(ExemplarsBuffer):
             and the memory may not be full.
 
     Attributes:
-        lists: For each label seen, sample ids in the order of choice.
+        lists: For each label seen, sample ids in the order of choice. Where the size is no multiple of the labels, the
+            last ones listed may not be stored.
     """
 
     def __init__(self, size: int | str, *, refill: bool = False) -> None:
@@ -86,6 +87,6 @@ class ListMemory(ExemplarsBuffer):
         depth = math.ceil(self.max_size / len(self.lists))
         self.lists = [listed[:depth] for listed in self.lists]
         by_rank = (listed[rank] for rank in range(depth) for listed in self.lists if rank < len(listed))
-        chosen = list(dict.fromkeys(by_rank))[: self.max_size]
         place = {sample: row for row, sample in enumerate(dataset.sample_ids.data.tolist())}
+        chosen = [sample for sample in dict.fromkeys(by_rank) if sample in place][: self.max_size]
         self.buffer = dataset.subset([place[sample] for sample in chosen])

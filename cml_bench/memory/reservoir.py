@@ -1,4 +1,4 @@
-"""Reservoir sampling: every image of the stream is equally likely to be in the memory."""
+"""Reservoir sampling: a memory of a fixed size holds each image of a stream of different images equally likely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class ReservoirBuffer(ExemplarsBuffer):
 
     Each image gets one uniform random key and the ``max_size`` largest keys stay, which is reservoir sampling for a
     whole experience at once. An image that returns in a later experience while it is stored keeps its place; the two
-    annotations are merged, known entries winning. What is stored are ids and labels, not pixels.
+    annotations are merged, known entries winning; one that did not stay draws a new key, and so is likelier to be
+    there. So are late images where the memory grows with the labels (``20/label``): what early experiences lost does
+    not come back. What is stored are ids and labels, not pixels.
 
     Args:
         size: Images the memory may hold, or ``"20/label"`` for as many a label seen.

@@ -24,7 +24,8 @@ class RunContext:
         seed: The job's seed.
         training: Training settings.
         model: The model to train.
-        criterion: The criterion; the same object that the template calls.
+        criterion: The criterion that the template starts with; a strategy may put another in its place, which is the
+            template's ``_criterion`` then.
         oracle: Gives a dataset its true labels. Only for bounds and options that say ``oracle``.
     """
 

@@ -57,7 +57,9 @@ class ReferenceGradientPlugin(SupervisedPlugin, ABC):
         if bool((references @ gradient < 0).any()):
             corrected = self.correct(gradient, references)
             for parameter, part in zip(parameters, corrected.split([p.numel() for p in parameters]), strict=True):
-                parameter.grad = part.view_as(parameter)
+                # One without a gradient takes no part in the loss: the optimiser is to leave it alone.
+                if parameter.grad is not None:
+                    parameter.grad = part.view_as(parameter)
 
     def gradient_on(self, strategy: Any, batches: Iterable[Batch]) -> Tensor:
         """Return the gradient (P,) of the criterion on images of the memory.

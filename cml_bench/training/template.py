@@ -203,7 +203,9 @@ class MultiLabelTemplate(SupervisedTemplate):
         twice for the first experience, and for no chunk but the first.
         """
         self._criterion.start_experience(self.adapted_dataset)
-        self._criterion.build(self.model, self.adapted_dataset)
+        # A strategy that keeps images back may leave nothing to look at.
+        if len(self.adapted_dataset):
+            self._criterion.build(self.model, self.adapted_dataset)
         self._criterion.to(self.device)
         groups = self.optimizer.param_groups
         present = {id(p) for group in groups for p in group["params"]}
@@ -242,9 +244,10 @@ class MultiLabelTemplate(SupervisedTemplate):
             self.dataloader.go_on()
         else:
             self._losses, self._losses_read, self.in_epoch = [], [], True
-            self._criterion.start_epoch(
-                self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs
-            )
+            if len(self.adapted_dataset):
+                self._criterion.start_epoch(
+                    self.model, self.adapted_dataset, self.clock.train_exp_epochs, self.train_epochs
+                )
         super().training_epoch(**kwargs)
         self.in_epoch = False
         self._check_losses()

@@ -183,6 +183,16 @@ def test_shrinking_cuts_every_list(tiny_scenario: Any) -> None:
     assert memory.buffer.sample_ids.data.tolist() == direct.buffer.sample_ids.data.tolist()
 
 
+def test_what_did_not_fit_is_gone(tiny_scenario: Any) -> None:
+    """Ten do not divide among six labels: two of the second images are listed and not stored, and room comes late."""
+    memory = HerdingMemory(10, refill=True)
+    memory.post_adapt(agent(), tiny_scenario(n=60, base=6).train_stream[0])
+    stored = memory.buffer.sample_ids.data.tolist()
+    assert (len(stored), sum(map(len, memory.lists))) == (10, 12)
+    memory.resize(None, 12)
+    assert memory.buffer.sample_ids.data.tolist() == stored
+
+
 def test_chunks_are_looked_at_together(tiny_scenario: Any) -> None:
     lists = []
     for chunk in (None, 7):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from cml_bench.registry import load
 
 AGEM, Naive = load("strategies", "agem"), load("strategies", "naive")
 without = load("strategies", "cml_bench.strategies.agem:without")
+AGEMPlugin = load("strategies", "cml_bench.strategies.agem:AGEMPlugin")
 
 
 def same(one: Any, other: Any) -> bool:
@@ -73,6 +75,22 @@ class Steps(SupervisedPlugin):
             assert float(found @ self.reference) >= -1e-6
             assert float(found.norm()) <= float(self.task.norm())
             self.corrected += 1
+
+
+def test_a_correction_leaves_parameters_without_a_gradient_alone() -> None:
+    """Weight decay and momentum would move them, in corrected steps only."""
+    model = torch.nn.ModuleDict({"used": torch.nn.Linear(2, 1), "unused": torch.nn.Linear(2, 1)})
+    model["used"](torch.ones(1, 2)).sum().backward()
+
+    class Contradicted(AGEMPlugin):  # type: ignore[misc, valid-type]
+        def references(self, strategy: Any) -> list[torch.Tensor]:
+            return [torch.tensor([-1.0, 0, 0, 0, 0, 0])]
+
+    plugin = Contradicted(None, None, torch.Generator())
+    plugin.past = [None]
+    plugin.after_backward(SimpleNamespace(model=model))
+    assert [p.grad.tolist() for p in model["used"].parameters()] == [[[0.0, 1.0]], [1.0]]
+    assert all(p.grad is None for p in model["unused"].parameters())
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(None, 8), (3, 3), (100, 20)])

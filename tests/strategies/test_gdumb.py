@@ -9,6 +9,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training import supervised as upstream
 
+from cml_bench.losses.bce import BCE
 from cml_bench.registry import load
 
 GDumb, FromScratch = load("strategies", "gdumb"), load("strategies", "from_scratch")
@@ -101,6 +102,23 @@ def test_a_criterion_counts_what_is_trained_on(tiny_scenario: Any, learn: Any, p
     learnt = learn(GDumb(), tiny_scenario(assignment="disjoint", **protocol), criterion=criterion, epochs=1)
     stored = learnt.plugins[0].buffer.buffer.labels.data
     assert learnt.template._criterion.present.tolist() == (stored == 1).sum(dim=0).tolist()
+
+
+@pytest.mark.parametrize(("size", "looks"), [(1000, 3 * (1 + 2)), (0, 0)])
+def test_a_criterion_is_not_asked_to_look_at_nothing(tiny_scenario: Any, learn: Any, size: int, looks: int) -> None:
+    """Once an experience, and once for each of two epochs: not for the chunks that are only stored."""
+    sizes: list[int] = []  # outside the criterion, which each experience has a copy of
+
+    class Looking(BCE):
+        def build(self, model: Any, dataset: Any) -> None:
+            sizes.append(len(dataset))
+
+        def start_epoch(self, model: Any, dataset: Any, epoch: int, epochs: int) -> None:
+            sizes.append(len(dataset))
+
+    learn(GDumb(memory_size=size, memory_epochs=2), tiny_scenario(online_chunk=6), epochs=1, criterion=Looking())
+    assert len(sizes) == looks
+    assert all(sizes)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Batch:
         head = CTranHead(6, heads=2, dropout=0.0)
         head.grow([f"label{i}" for i in range(labels.shape[1])])
         self.model, self.mb_y, self.mb_x = MultiLabelModel(None, head), labels, torch.randn(len(labels), 6, 2, 2)
-        self.second_view: Any = None
+        self.second_view, self.experience = None, SimpleNamespace(is_first_subexp=True)
 
     def forward(self, plugin: Any) -> torch.Tensor:
         plugin.before_forward(self)
@@ -117,6 +118,18 @@ def test_the_uncertain_are_hidden_in_every_image() -> None:
     assert torch.equal(plugin.told, reference.told & ~unsure)
     assert batch.model.head.states is None
     assert torch.equal(batch.states, torch.where(plugin.told, LABELS, UNMARKED))
+
+
+def test_the_chunks_of_an_experience_go_on_with_the_model_that_it_found() -> None:
+    batch, plugin = Batch(LABELS), plugin_of(eps=0.05)
+    found = {name: value.clone() for name, value in batch.model.state_dict().items()}
+    for first in (True, False):
+        batch.experience.is_first_subexp = first
+        plugin.before_training_exp(batch)
+        with torch.no_grad():
+            for parameter in batch.model.parameters():
+                parameter += 1
+    assert all(torch.equal(value, found[name]) for name, value in plugin.received.items())
 
 
 def test_told_labels_can_be_left_out_of_the_loss() -> None:
