@@ -31,7 +31,7 @@ class SchedulePlugin(SupervisedPlugin):
         elif self.kind == "one_cycle":
             peaks = [group["lr"] for group in groups]
             # A fifth of the steps leads up to the peak, and at least one does: torch divides by their number.
-            rise = max(0.2, 2 / (steps + 1))
+            rise = min(1.0, max(0.2, 2 / (steps + 1)))
             self.scheduler = OneCycleLR(
                 strategy.optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=rise, cycle_momentum=False
             )

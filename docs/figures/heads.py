@@ -31,11 +31,13 @@ def read_jobs(table: str) -> pd.DataFrame:
     jobs = pd.read_csv(REFERENCE / table / "jobs.csv")
     methods = {spec: parse_method(spec) for spec in jobs["method"].unique()}
     memory = {spec: dict(method.options).get("memory_size", "") for spec, method in methods.items()}
-    several = pd.Series(memory).groupby(lambda spec: methods[spec].strategy).nunique()
-    names = {
-        spec: f"{method.strategy} {memory[spec]}".strip() if several[method.strategy] > 1 else method.strategy
+    kinds = pd.Series(memory).groupby(lambda spec: methods[spec].strategy).nunique()
+    # Memories hold 200 images unless the name says otherwise.
+    told = {
+        spec: "" if kinds[method.strategy] == 1 else {"200": "", "": "0"}.get(memory[spec], memory[spec])
         for spec, method in methods.items()
     }
+    names = {spec: f"{method.strategy} {told[spec]}".strip() for spec, method in methods.items()}
     if "annotation" not in jobs:
         jobs["annotation"] = "photos"
     return jobs.assign(
@@ -55,10 +57,10 @@ def gains(jobs: pd.DataFrame, figure: str = "value") -> pd.DataFrame:
     return (wide["dlfl"] - wide["linear"]).rename("gain").reset_index()
 
 
-def factors() -> pd.DataFrame:
-    """Return the shares of the variance of last mAP over strategy, head and annotation on digits, with intervals."""
+def factors() -> pd.Series:
+    """Return the shares of the variance of last mAP over strategy, head and annotation on digits."""
     jobs = read_jobs("digits_grid")
-    return SHARES["with_intervals"](jobs[jobs["head"].isin(["linear", "dlfl"])], ["strategy", "head", "annotation"])
+    return SHARES["shares"](jobs[jobs["head"].isin(["linear", "dlfl"])], ["strategy", "head", "annotation"])
 
 
 def summary() -> pd.DataFrame:
@@ -82,7 +84,7 @@ def summary() -> pd.DataFrame:
 
 
 def draw(path: Path) -> None:
-    """Draw a cell a strategy and column: its mean gain; dark where the interval over blocks leaves 0 out."""
+    """Draw a cell a strategy and column: its mean gain; grey where blocks differ in its sign."""
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
@@ -99,7 +101,7 @@ def draw(path: Path) -> None:
         for column, cell in enumerate(line):
             if cell == cell:
                 told = cell.low > 0 or cell.high < 0
-                colour = "white" if abs(cell.mean) > 0.7 * limit else "black" if told else "0.55"
+                colour = "white" if abs(cell.mean) > 0.7 * limit else "black" if told else "0.4"
                 axes.text(column, row, f"{cell.mean:+.1f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(COLUMNS)), list(COLUMNS.values()))
     axes.set_yticks(range(len(means)), list(means.index))

@@ -91,3 +91,26 @@ def test_the_page_of_the_four_divisions_says_what_its_jobs_do() -> None:
     ranks = divisions["rank_correlations"](jobs)
     for one, other in itertools.combinations(ranks.columns, 2):
         assert f"{ranks.loc[one, other]:.2f} [" in text, (one, other)
+
+
+def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
+    """Means of every strategy, and the mean gain of one feature a label with the least and most of the orders."""
+    heads = runpy.run_path(str(ROOT / "docs" / "figures" / "heads.py"))
+    pages = {name: heads["REFERENCE"] / name / "README.md" for name in ("digits_grid", "coco18_heads")}
+    texts = {name: " ".join(page.read_text(encoding="utf-8").split()) for name, page in pages.items()}
+    for annotation, row in heads["summary"]().iterrows():
+        told = f"{row['gain']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        assert told in texts["coco18_heads" if annotation == "photos" else "digits_grid"], annotation
+    order = ["current", "all", "missing_positives", "single_positive", "online"]
+    columns = list(itertools.product(order, ("linear", "dlfl")))
+    jobs = heads["read_jobs"]("digits_grid")
+    means = jobs.pivot_table(index="strategy", columns=["annotation", "head"], values="value")[columns].dropna()
+    assert len(means) == 40
+    for strategy, values in means.iterrows():
+        assert f"| `{strategy}` | {' | '.join(f'{value:.1f}' for value in values)} |" in texts["digits_grid"]
+    for name, share in (100 * heads["factors"]()).items():
+        if name in ("strategy", "annotation", "strategy x annotation"):
+            assert f"{share:.0f} %" in texts["digits_grid"], name
+    photos = heads["read_jobs"]("coco18_heads").pivot_table(index="strategy", columns="head", values="value")
+    for strategy, values in photos.iterrows():
+        assert f"| `{strategy}` | {values['linear']:.1f} | {values['dlfl']:.1f} |" in texts["coco18_heads"]

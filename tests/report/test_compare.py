@@ -99,7 +99,7 @@ def test_heads_are_compared_where_all_else_is_the_same(frame_of: Any, grid_of: A
         "Left out, for only one head has them: joint, krt head=krt.",
     )
     assert table.notes[0].startswith("Best last mAP: dlfl, 10.0 above linear (95 % interval 10.0 to 10.0 over 12 pairs")
-    assert table.notes[0].endswith(": real.")
+    assert table.notes[0].endswith(": real on these 2 class orders.")
 
 
 def test_jobs_without_a_pair_are_named(frame_of: Any, grid_of: Any) -> None:
