@@ -28,10 +28,10 @@ class SchedulePlugin(SupervisedPlugin):
         steps = len(strategy.dataloader) * strategy.train_epochs
         if self.kind == "cosine":
             self.scheduler = CosineAnnealingLR(strategy.optimizer, T_max=steps)
-        elif self.kind == "one_cycle":
+        elif self.kind == "one_cycle" and steps:
             peaks = [group["lr"] for group in groups]
             # A fifth of the steps leads up to the peak, and at least one does: torch divides by their number.
-            rise = min(1.0, max(0.2, 2 / (steps + 1)))
+            rise = max(0.2, 2 / (steps + 1))
             self.scheduler = OneCycleLR(
                 strategy.optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=rise, cycle_momentum=False
             )
