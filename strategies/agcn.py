@@ -108,9 +108,8 @@ class AGCNPlugin(TeacherPlugin):
             assert before is not None
             strategy.loss += self.options.graph_weight * mse_loss(nodes, before[0])
 
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Copy the model; what the old one said of the last batch is nothing to keep."""
-        super().after_training_exp(strategy, **kwargs)
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Forget what the old model said of the batch: a checkpoint would hold it."""
         self.__dict__.pop("taught", None)
 
 

@@ -17,6 +17,7 @@ from cml_bench.models.reading import read_logits
 from cml_bench.training.context import RunContext
 from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.replay import ReplayPlugin
+from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.strategy import StrategyMeta
 
 __all__ = ["CDCR"]
@@ -65,7 +66,7 @@ class CDCR(Rehearsal):
         return [CandidatePlugin(self, replay), *([replay] if replay else [])]
 
 
-class CandidatePlugin(SupervisedPlugin):
+class CandidatePlugin(ShownLabelsPlugin):
     """Chooses among candidates before each epoch of the second stage.
 
     Attributes:
@@ -83,7 +84,6 @@ class CandidatePlugin(SupervisedPlugin):
         self.replay = replay
         self.ids = torch.empty(0, dtype=torch.int64)
         self.chosen = torch.empty(0, 0, dtype=torch.bool)
-        self.annotated: Tensor | None = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Look at all images and choose, unless it is the first stage."""
@@ -104,18 +104,13 @@ class CandidatePlugin(SupervisedPlugin):
         counts = torch.zeros(len(self.ids), accepted.shape[1], dtype=torch.int64).index_add_(0, rows, accepted.long())
         self.chosen = counts > 0
 
-    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Show the criterion the candidates that count."""
-        if len(self.ids):
-            self.annotated = strategy.mb_y
-            rows = torch.searchsorted(self.ids, strategy.mb_sample_id.cpu())
-            left_out = (strategy.mb_y == PRESENT) & ~self.chosen[rows].to(strategy.device)
-            strategy.mbatch[1] = strategy.mb_y.masked_fill(left_out, OUT_OF_SCOPE)
-
-    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Put all candidates back."""
-        if self.annotated is not None:
-            strategy.mbatch[1], self.annotated = self.annotated, None
+    def shown(self, strategy: Any) -> Tensor | None:
+        """Return labels with the candidates that count."""
+        if not len(self.ids):
+            return None
+        labels: Tensor = strategy.mb_y
+        rows = torch.searchsorted(self.ids, strategy.mb_sample_id.cpu())
+        return labels.masked_fill((labels == PRESENT) & ~self.chosen[rows].to(labels.device), OUT_OF_SCOPE)
 
 
 def accept(confidence: Tensor, candidates: Tensor, threshold: float, adaptive: bool) -> Tensor:

@@ -13,6 +13,7 @@ from cml_bench.labels import OUT_OF_SCOPE
 from cml_bench.memory.herding import HerdingMemory
 from cml_bench.training.context import RunContext
 from cml_bench.training.rehearsal import Rehearsal
+from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.strategy import StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
 
@@ -51,23 +52,21 @@ class ICaRL(Rehearsal):
         return [*super().plugins(run), OldModelsWord()]
 
 
-class OldModelsWord(TeacherPlugin):
+class OldModelsWord(ShownLabelsPlugin, TeacherPlugin):
     """Keeps old labels from the criterion once there is an old model, and takes that one's word for them."""
 
-    annotated: Tensor
-
-    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Hide the annotations of old labels from the criterion."""
-        if self.n_old:
-            self.annotated = strategy.mb_y
-            hidden = strategy.mb_y.clone()
-            hidden[:, : self.n_old] = OUT_OF_SCOPE
-            strategy.mbatch[1] = hidden
+    def shown(self, strategy: Any) -> Tensor | None:
+        """Return labels without the annotations of old ones."""
+        if not self.n_old:
+            return None
+        hidden: Tensor = strategy.mb_y.clone()
+        hidden[:, : self.n_old] = OUT_OF_SCOPE
+        return hidden
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Put the annotations back, and average both kinds of labels by their numbers."""
+        super().before_backward(strategy, **kwargs)
         if self.n_old:
-            strategy.mbatch[1] = self.annotated
             target = self.teach(strategy.mb_x).logits.sigmoid()
             old = binary_cross_entropy_with_logits(strategy.mb_output[:, : self.n_old], target)
             share = self.n_old / strategy.mb_output.shape[1]

@@ -82,7 +82,7 @@ class LabelMaskPlugin(SupervisedPlugin):
 
     Attributes:
         received: Weights of the model that decides what is uncertain, by name.
-        told: (B, m) bool, the entries that the head was told of the current batch.
+        told: (B, m) bool, the entries that the head was told of the current batch, until the step is over.
     """
 
     told: Tensor
@@ -130,6 +130,10 @@ class LabelMaskPlugin(SupervisedPlugin):
             strategy.head_output = without_gradient(strategy.head_output, self.told)
             strategy.second_view = strategy.second_view and without_gradient(strategy.second_view, self.told)
             strategy.mb_output = strategy.head_output.logits
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Forget what was told: a checkpoint would hold it."""
+        self.__dict__.pop("told", None)
 
 
 def without_gradient(output: HeadOutput, entries: Tensor) -> HeadOutput:

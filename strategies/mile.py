@@ -15,6 +15,7 @@ from cml_bench.labels import PRESENT, UNMARKED
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
+from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["MILe"]
@@ -56,7 +57,7 @@ class MILe(Strategy):
         return [IterationPlugin(self)]
 
 
-class IterationPlugin(SupervisedPlugin):
+class IterationPlugin(ShownLabelsPlugin):
     """Counts steps; while it is the student's turn, adds the teacher's findings to the labels that the criterion sees.
 
     Attributes:
@@ -69,7 +70,6 @@ class IterationPlugin(SupervisedPlugin):
         self.options = options
         self.step = 0
         self.teacher: MultiLabelModel | None = None
-        self.marked: Tensor | None = None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin with a teacher; the chunks of an online experience go on."""
@@ -77,16 +77,11 @@ class IterationPlugin(SupervisedPlugin):
             self.step, self.teacher = 0, None
 
     @torch.no_grad()
-    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Show the criterion what the teacher finds."""
-        if self.teacher is not None:
-            self.marked = strategy.mb_y
-            strategy.mbatch[1] = find(strategy.mb_y, self.teacher(strategy.mb_x), self.options.threshold)
-
-    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Put the marked labels back."""
-        if self.marked is not None:
-            strategy.mbatch[1], self.marked = self.marked, None
+    def shown(self, strategy: Any) -> Tensor | None:
+        """Return labels with what the teacher finds."""
+        if self.teacher is None:
+            return None
+        return find(strategy.mb_y, self.teacher(strategy.mb_x), self.options.threshold)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count, and change parts when it is time."""

@@ -14,6 +14,7 @@ from cml_bench.labels import ABSENT, PRESENT, is_known
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
+from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.teacher import TeacherPlugin
 
 Kappa = PositiveFloat | Literal["estimated"]
@@ -134,13 +135,11 @@ class DynamicCount:
         return self.threshold
 
 
-class PseudoLabelPlugin(TeacherPlugin):
+class PseudoLabelPlugin(ShownLabelsPlugin, TeacherPlugin):
     """Gives the criterion, and it alone, the old model's labels for the unknown entries of old labels.
 
-    Everything else, the memory included, reads the batch as it was annotated.
-
     Attributes:
-        taught: What the teacher said of the current batch.
+        taught: What the teacher said of the current batch, until the step is over.
 
     Args:
         above: Probability over which an entry is present; where it starts from, with ``count``.
@@ -149,7 +148,6 @@ class PseudoLabelPlugin(TeacherPlugin):
     """
 
     taught: HeadOutput
-    annotated: Tensor
 
     def __init__(self, above: float, below: float, count: DynamicCount | None = None) -> None:
         super().__init__()
@@ -166,26 +164,23 @@ class PseudoLabelPlugin(TeacherPlugin):
             first_chunk = getattr(strategy.experience, "is_first_subexp", True)
             self.above = self.count.update(torch.cat(scores), first_chunk=first_chunk)
 
-    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Write pseudo-labels into the batch, for the criterion."""
-        if self.n_old:
-            self.taught, self.annotated = self.teach(strategy.mb_x), strategy.mb_y
-            strategy.mbatch[1] = self.fill(strategy.mb_y, self.taught.logits.sigmoid()).labels
+    def shown(self, strategy: Any) -> Tensor | None:
+        """Return labels with pseudo-labels among them."""
+        if not self.n_old:
+            return None
+        self.taught = self.teach(strategy.mb_x)
+        return self.fill(strategy.mb_y, self.taught.logits.sigmoid()).labels
 
     def fill(self, labels: Tensor, scores: Tensor) -> Filled:
         """Return (B, n) four-state labels completed by the (B, m) probabilities of the old labels."""
         return fill(labels, scores, self.above, self.below)
 
-    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Put the annotated labels back."""
-        if self.n_old:
-            strategy.mbatch[1] = self.annotated
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Forget the batch: a checkpoint would hold it."""
+        self.__dict__.pop("taught", None)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Copy the model, and count what the experience brought."""
         super().after_training_exp(strategy, **kwargs)
         if self.count:
             self.count.observe(strategy.experience.dataset)
-        # The last batch is nothing to keep; a checkpoint would hold it.
-        for name in ("taught", "annotated"):
-            self.__dict__.pop(name, None)

@@ -53,7 +53,7 @@ class Directions(SupervisedPlugin):
         first_new = strategy.experience.dataset.labels.first_new
         shown, size = strategy.mb_y, strategy.train_mb_size
         stored, annotated = shown[size:], strategy.plugins[0]
-        if first_new and hasattr(annotated, "annotated") and len(stored):
+        if first_new and annotated.annotated is not None and len(stored):
             made = (shown == PRESENT) & (annotated.annotated == OUT_OF_SCOPE)
             self.forward += int(made[:size, :first_new].sum())
             assert not made[:, first_new:].any(), "forward labels are old labels"

@@ -118,6 +118,8 @@ def test_the_uncertain_are_hidden_in_every_image() -> None:
     assert torch.equal(plugin.told, reference.told & ~unsure)
     assert batch.model.head.states is None
     assert torch.equal(batch.states, torch.where(plugin.told, LABELS, UNMARKED))
+    plugin.after_training_iteration(batch)
+    assert not hasattr(plugin, "told")
 
 
 def test_the_chunks_of_an_experience_go_on_with_the_model_that_it_found() -> None:

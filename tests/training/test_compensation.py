@@ -58,7 +58,7 @@ def test_old_entries_are_weighted_in_a_run(tiny_scenario: Any, learn: Any) -> No
             plugin, head = strategy.plugins[0], strategy.model.head
             if not plugin.n_old:
                 return
-            filled = plugin.fill(plugin.annotated, plugin.taught.logits.sigmoid()).labels
+            filled = plugin.fill(strategy.mb_y, plugin.taught.logits.sigmoid()).labels
             weights, biases = torch.cat(list(head.weights)).detach(), torch.cat(list(head.biases)).detach()
             weights.requires_grad_()
             logits = strategy.mb_x.mean(dim=(2, 3)) @ weights.T + biases

@@ -111,7 +111,7 @@ def test_measured_when_an_experience_ends(tiny_scenario: Any, learn: Any, rule: 
         def before_backward(self, strategy: Any, **kwargs: Any) -> None:
             plugin = strategy.plugins[0]
             if plugin.n_old:
-                made = plugin.fill(plugin.annotated, plugin.taught.logits.sigmoid()).is_pseudo
+                made = plugin.fill(strategy.mb_y, plugin.taught.logits.sigmoid()).is_pseudo
                 self.filled += int(made.sum())
                 assert not made[:, plugin.n_old :].any()
 
