@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, NonNegativeFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -15,14 +15,13 @@ from cml_bench.labels import PRESENT, is_known
 from cml_bench.models.heads.agcn import AGCNHead
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.strategy import Strategy, StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
 
 from .lwf import sigmoid_distillation
 
 __all__ = ["AGCN"]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 _SCALE = 0.25
 

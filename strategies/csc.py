@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, NonNegativeFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from cml_bench.labels import is_known
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.strategy import Strategy, StrategyMeta
 from cml_bench.training.teacher import TeacherPlugin
 
@@ -33,7 +34,7 @@ class CSC(Strategy):
         entropy_weight: Weight of the sum over labels of ``p ln p``, mean over images.
     """
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alpha: Probability = 0.5
     entropy_weight: NonNegativeFloat = 0.04
 
     meta = StrategyMeta(name="csc", title="CSC", family="graph", reference="arXiv:2403.12559", head="csc")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -21,12 +21,11 @@ from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["CUTER"]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 _SECOND = 0.5
 _SCARCE = 0.5

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 from avalanche.core import SupervisedPlugin
-from pydantic import Field
 
 from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.kis import KISMemory
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.pseudo_labels import Below, PseudoLabelPlugin
 from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.relabel import Relabel
 from cml_bench.training.strategy import StrategyMeta
 
 __all__ = ["KAR"]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head, HeadOutput
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["LabelMask"]
@@ -43,7 +44,7 @@ class LabelMask(Strategy):
         eps: Labels whose probability is within this of 0.5 are not told (published: 0.02); None for no such mask.
     """
 
-    known: Annotated[float, Field(ge=0, le=1)] = 0.75
+    known: Probability = 0.75
     loss_on: Literal["all", "unknown"] = "all"
     eps: Annotated[float, Field(ge=0, le=0.5)] | None = None
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.training.context import RunContext
 from cml_bench.training.importance import Importance, mean_over_images, per_image_gradients
+from cml_bench.training.option_types import Probability
 from cml_bench.training.penalty import ImportancePenalty
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -40,7 +41,7 @@ class MAS(Strategy):
     """
 
     mas_lambda: NonNegativeFloat = 1.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alpha: Probability = 0.5
     output: Literal["logits", "probabilities"] = "logits"
     importance_samples: PositiveInt = 1000
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from cml_bench.labels import PRESENT, UNMARKED
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -46,7 +47,7 @@ class MILe(Strategy):
 
     teacher_steps: PositiveInt = 20
     student_steps: PositiveInt = 10
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.25
+    threshold: Probability = 0.25
 
     meta = StrategyMeta(
         name="mile", title="MILe", family="weak labels", reference="arXiv:2111.12172", loss="assume_negative"

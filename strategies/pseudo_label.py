@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from avalanche.core import SupervisedPlugin
-from pydantic import Field
 
 from cml_bench.training.compensation import CompensationPlugin
 from cml_bench.training.context import RunContext
+from cml_bench.training.option_types import Probability
 from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
 from cml_bench.training.recall import RecallPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 __all__ = ["PseudoLabel"]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
