@@ -40,6 +40,8 @@ def content() -> bytes:
             "seconds": {"training": 1.5},
             "peak_memory_mb": {"training": 90.0},
             "peak_gpu_memory_mb": {},
+            "epochs": 4,
+            "tested": 4,
             "images": 40,
             "footprint": {},
         },
