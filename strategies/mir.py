@@ -25,6 +25,7 @@ from .er import ER
 __all__ = ["MIR"]
 
 _CHOICE = 5
+"""Candidates for each image that is replayed."""
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ def read_jobs(table: str) -> pd.DataFrame:
     )
 
 
-def gains(jobs: pd.DataFrame, figure: str = "value") -> pd.DataFrame:
+def gains(jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the paired gain of one feature a label: a row a strategy, annotation and block that both heads have."""
-    wide = jobs.pivot_table(index=["strategy", "annotation", "block"], columns="head", values=figure)[
+    wide = jobs.pivot_table(index=["strategy", "annotation", "block"], columns="head", values="value")[
         ["linear", "dlfl"]
     ].dropna()
     return (wide["dlfl"] - wide["linear"]).rename("gain").reset_index()
@@ -91,7 +91,7 @@ def draw(path: Path) -> None:
     plt.rcParams.update({"svg.hashsalt": "heads", "font.size": 9, "svg.fonttype": "path"})
     both = pd.concat([gains(read_jobs(table)) for table in ("digits_grid", "coco18_heads")])
     cells = both.groupby(["strategy", "annotation"])["gain"].apply(estimate).unstack()[list(COLUMNS)]
-    means = cells.map(lambda cell: cell.mean if cell == cell else np.nan).astype(float)
+    means = cells.map(lambda cell: np.nan if pd.isna(cell) else cell.mean).astype(float)
     cells = cells.loc[means.mean(axis=1).sort_values(ascending=False).index]
     means = means.loc[cells.index]
     figure, axes = plt.subplots(figsize=(7, 0.2 * len(means) + 1), layout="constrained")
@@ -99,7 +99,7 @@ def draw(path: Path) -> None:
     image = axes.imshow(means, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for row, line in enumerate(cells.itertuples(index=False)):
         for column, cell in enumerate(line):
-            if cell == cell:
+            if not pd.isna(cell):
                 told = cell.low > 0 or cell.high < 0
                 colour = "white" if abs(cell.mean) > 0.7 * limit else "black" if told else "0.4"
                 axes.text(column, row, f"{cell.mean:+.1f}", ha="center", va="center", color=colour, fontsize=8)

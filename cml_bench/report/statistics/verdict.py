@@ -90,9 +90,8 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         return Verdict(f"{opening} ({evidence}): cannot be told apart from {turned}.{apart}", best)
     orders = _count(rivals, "class_order")
     where = " on this class order" if orders == 1 else f" on these {orders} class orders"
-    return Verdict(
-        f"{opening} ({evidence}): real{where if 0 < orders < pairs_needed() else ''}.{apart}", best, real=True
-    )
+    scope = where if 0 < orders < pairs_needed() else ""
+    return Verdict(f"{opening} ({evidence}): real{scope}.{apart}", best, real=True)
 
 
 def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, scale: float = 100.0) -> Verdict:

@@ -1,0 +1,130 @@
+"""How a job fails: in one sentence that is its result, before anything is trained where that can be."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench.errors import CmlBenchError
+from cml_bench.runs.check import check_jobs
+from cml_bench.runs.events import Event
+from cml_bench.runs.job import make_jobs
+from cml_bench.runs.results import result_path
+from cml_bench.runs.run import run_and_store, run_job
+
+
+def test_a_failed_job_leaves_its_sentence(small_jobs: Any, tmp_path: Path) -> None:
+    (job,) = small_jobs(["naive lr=1e30"])
+    events: list[Event] = []
+    returned = run_and_store(job, tmp_path, report=events.append)
+    path = result_path(tmp_path, job)
+    assert json.loads(path.read_text()) == returned
+    assert returned["status"] == "failed"
+    assert "lower" in returned["error"]
+    assert "\n" not in returned["error"]
+    assert returned["traceback"] is None
+    assert events[-1].kind == "failed"
+    assert events[-1].message == returned["error"]
+    assert not path.with_suffix(".npz").exists()
+
+
+def plugin_file(folder: Path, body: str) -> str:
+    path = folder / "plugin_under_test.py"
+    path.write_text(
+        "from dataclasses import dataclass\n"
+        "from avalanche.core import SupervisedPlugin\n"
+        "from cml_bench.training.strategy import Strategy, StrategyMeta\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(Strategy):\n"
+        '    meta = StrategyMeta(name="mine", title="Mine", family="test")\n' + body
+    )
+    return f"{path}:Mine"
+
+
+def test_a_strategy_that_cannot_be_made_is_a_failed_job(small_jobs: Any, tmp_path: Path) -> None:
+    body = "    def __post_init__(self):\n        raise ValueError('never')\n"
+    (job,) = small_jobs([plugin_file(tmp_path, body)])
+    result = run_and_store(job, tmp_path / "results")
+    assert result["error"].startswith("ValueError: never (plugin_under_test.py, line 8); ")
+    assert result["data"] is None
+
+
+def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) -> None:
+    body = "    def plugins(self, run):\n        return [1 / 0]\n"
+    (job,) = small_jobs([plugin_file(tmp_path, body)])
+    result = run_and_store(job, tmp_path / "results")
+    assert result["error"].startswith("ZeroDivisionError: division by zero (plugin_under_test.py, line 8); ")
+    assert "plugin_under_test.py" in result["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("        yield next(iter(stream))\n", "yielded 1 items for 2 experiences"),
+        ("        yield from stream\n        yield []\n", "yielded more than 2 items"),
+    ],
+)
+def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Path, body: str, sentence: str) -> None:
+    (job,) = small_jobs([plugin_file(tmp_path, "    def curriculum(self, stream, run):\n" + body)])
+    with pytest.raises(CmlBenchError, match=sentence):
+        run_job(job)
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "sentence"),
+    [
+        (["nave"], [], "did you mean 'naive'?"),
+        (["er memory=5"], [], "strategy er has no option 'memory': did you mean 'memory_size'?"),
+        (["er memory_size=many"], [], "option memory_size='many' of strategy er cannot be used"),
+        (["er memory_size=-5"], [], "option memory_size='-5' of strategy er cannot be used"),
+        (["er"], ["memory_size=5"], "write it with the method, as in 'er memory_size=5'"),
+        (["naive"], ["frozen=true", "augment=true"], "frozen=true trains on cached features"),
+        (["naive"], ["experiences=zero,one"], 'write it as JSON, as in [["a", "b"], ["c"]]'),
+        (["./no_class.py"], [], "write ./no_class.py:ClassName"),
+        (["naive head=linaer"], [], "did you mean 'linear'?"),
+        (["naive loss=bec"], [], "did you mean 'bce'?"),
+        (["naive head.width=3"], [], "head linear has no option 'width'"),
+        (["naive loss.gamma=3"], [], "loss bce has no option 'gamma'"),
+        (["naive"], ["incremnt=2"], "did you mean 'increment'?"),
+        (["naive"], ["optimizer=sdg"], "sdg"),
+        (["naive"], ["class_order=randm:1"], "class_order 'randm:1' is unknown"),
+        (["naive"], ["device=cuda:99"], "device='cuda:99' cannot be used"),
+        (["naive"], ["device=gpu"], "device='gpu' cannot be used"),
+        (["naive"], ["backbone=resnet_18"], "resnet_18"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
+    with pytest.raises(CmlBenchError) as caught:
+        check_jobs(make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options]))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("regime", ["single_positive", "missing_positives rate=0.2", "kept_positives share=0.5"])
+def test_a_loss_that_sees_positives_alone_is_warned_of(small_jobs: Any, regime: str) -> None:
+    methods = ["naive", "er loss=asl", "naive loss=role", "naive loss=assume_negative loss.base=asl", "ridge"]
+    (told,) = check_jobs(small_jobs(methods, seeds=(0, 1), regime=regime))
+    assert told.startswith(f"no label of digits with regime={regime} is marked absent, and these methods learn")
+    assert "call everything present: naive, er loss=asl. Set loss=assume_negative" in told
+    for fine in ("full", "candidates noise=0.1", "partial_labels known=0.5"):
+        assert check_jobs(small_jobs(methods[:1], regime=fine)) == []
+
+
+def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
+    """Layers are initialised to find bad options; who runs jobs in the own process must not notice."""
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    check_jobs(small_jobs(["naive", "naive head=dlfl"]))
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.array_equal(np.random.get_state()[1], states[2])  # noqa: NPY002
+
+
+def test_a_wrong_base_of_a_criterion_is_found_before_training(small_jobs: Any) -> None:
+    with pytest.raises(CmlBenchError, match="did you mean 'bce'"):
+        check_jobs(small_jobs(["naive loss=assume_negative loss.base=bec"]))
