@@ -39,7 +39,6 @@ class Digits(Benchmark):
         methods=(
             "derpp memory_size=200",
             "dlfl memory_size=200",
-            "cumulative",
             "er memory_size=200",
             "ewc fisher_samples=200",
             "dlfl",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import textwrap
 import traceback
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST_NAME = 80
@@ -20,6 +22,23 @@ class CmlBenchError(Exception):
 
 class CmlBenchWarning(UserWarning):
     """Something that a user should know of, though everything goes on: said in one sentence."""
+
+
+@contextmanager
+def own_warnings(hear: Callable[[str], object]) -> Iterator[None]:
+    """Hand on the suite's own warnings. Avalanche and torch warn of what is not ours to change, and are not heard.
+
+    Ignoring theirs would not do: Avalanche turns warnings on again.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, CmlBenchWarning):
+            hear(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", CmlBenchWarning)
+        warnings.showwarning = show
+        yield
 
 
 def in_one_line(error: BaseException, own_file: str | None = None) -> str:

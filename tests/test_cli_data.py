@@ -14,6 +14,7 @@ import torch
 from torchvision.io import write_jpeg
 
 from cml_bench import cli
+from cml_bench.commands.console import check_output
 from cml_bench.data.table import LabelTable
 from cml_bench.registry import entries
 
@@ -236,6 +237,15 @@ def test_verify_looks_where_its_list_goes_before_it_looks_at_images(
     assert err == (
         f"cml-bench: {listed} cannot be written (No such file or directory): name a file in a folder that exists\n"
     )
+    check_output(tmp_path / "faults.tsv")
+    assert not (tmp_path / "faults.tsv").exists(), "an empty list would say that all is well"
+
+
+def test_a_list_of_images_is_not_made_of_labels(capsys: Any, birds: tuple[str, Path]) -> None:
+    command = ["data", "verify", birds[0], "--root", birds[1], "--labels-only", "--output", "list.tsv"]
+    assert call(capsys, *command)[2] == (
+        "cml-bench: --output list.tsv lists images, and --labels-only looks at none: leave one of them out\n"
+    )
 
 
 def test_verify_names_the_first_of_many_images(capsys: Any, birds: tuple[str, Path]) -> None:
@@ -354,3 +364,14 @@ def test_a_picture_of_an_unknown_kind_is_refused_before_anything_is_printed(caps
     assert (code, out) == (1, "")
     assert "stream.bmp" in err
     assert ".png" in err
+
+
+def test_what_is_warned_of_before_a_sweep_and_by_its_jobs_is_told_once(
+    birds: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("CML_BENCH_CACHE", "birds.py")  # No folder: no process can store the table.
+    quick = ["--method", "naive", "--seeds", 2, "--workers", 2, "--set", "epochs=1", "--set", "image_size=8"]
+    code, out, err = call(capfd, "run", "./birds.py:BirdsOneByOne", "--root", birds[1], *quick)
+    assert code == 0
+    assert (out + err).count("the label table cannot be stored in") == 1
+    assert "CmlBenchWarning" not in out + err, "a sentence, not a line of Python's"

@@ -32,13 +32,16 @@ def put_out(text: str, output: Path | None) -> None:
 
 
 def check_output(output: Path) -> None:
-    """Find out before minutes of work that a file cannot be written.
+    """Find out before minutes of work that a file cannot be written, and leave none: empty, it would say "nothing".
 
     Raises:
         CmlBenchError: If it cannot.
     """
+    there = output.exists()
     with _to_be_written(output), output.open("a"):
         pass
+    if not there:
+        output.unlink()
 
 
 @contextmanager

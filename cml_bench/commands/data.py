@@ -84,16 +84,18 @@ def verify(
     from cml_bench.commands.console import check_output, make_console, put_out
     from cml_bench.data.verify import image_paths, verify_images, verify_labels
 
+    if output is not None and labels_only:
+        raise CmlBenchError(f"--output {output} lists images, and --labels-only looks at none: leave one of them out")
     data = _data_set(name, root, set_)
+    if output is not None:
+        check_output(output)
     reports = verify_labels(data, _splits(data, split))
     for report in reports:
         _show(report)
     # Splits may share a label file.
     wrong = list(dict.fromkeys(fault for report in reports for fault in report.faults))
-    paths = [] if labels_only else image_paths(reports)
+    paths, faults = [] if labels_only else image_paths(reports), []
     if paths:
-        if output is not None:
-            check_output(output)
         from rich.progress import Progress
 
         console, start = make_console(), time.perf_counter()
@@ -105,11 +107,11 @@ def verify(
             f"images: {len(paths):,} listed, {len(paths) - len(faults):,} decoded, {missing:,} missing, "
             f"{broken:,} broken in {time.perf_counter() - start:.1f} s"
         )
-        if output is not None:
-            put_out("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in faults), output)
         wrong += _image_faults(faults, Path(root))
     elif not labels_only:
         typer.echo("images: the data set has no image files")
+    if output is not None:
+        put_out("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in faults), output)
     if wrong:
         changed = f" (the published figures are those of default options; given: {', '.join(set_)})" if set_ else ""
         raise CmlBenchError(f"{data.meta.title} in {root} is not as it should be: {'; '.join(wrong)}{changed}")

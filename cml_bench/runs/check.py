@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cml_bench.errors import own_warnings
 from cml_bench.labels import ABSENT, row_blocks
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.backbones import Backbone
@@ -25,11 +26,28 @@ def check_jobs(jobs: Sequence[Job]) -> list[str]:
     The process's global generators are left as they were, although layers are initialised.
 
     Returns:
-        Sentences about what can run but can hardly be meant.
+        Sentences about what can run but can hardly be meant, and what was warned of on the way, each once.
 
     Raises:
         CmlBenchError: The first sentence that a job would have failed with.
     """
+    heard: dict[str, None] = {}
+    with own_warnings(heard.setdefault):
+        blind = _blind_methods(jobs)
+    return [
+        *heard,
+        *(
+            f"no label of {benchmark} with regime={regime} is marked absent, and these methods learn from marked "
+            f"labels alone, so that they call everything present: {', '.join(methods)}. Set loss=assume_negative, "
+            "which takes open labels for absent (loss.scope=seen for earlier labels, too), or another loss for open "
+            "labels, say role"
+            for (benchmark, regime), methods in blind.items()
+        ),
+    ]
+
+
+def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]]:
+    """Check every job; return by benchmark and regime the methods that would be told of no absent label."""
     streams: dict[tuple[Benchmark, str], tuple[Rows, bool]] = {}
     blind: dict[tuple[str, str], dict[str, None]] = {}
     backbones: dict[tuple[Benchmark, TrainingConfig], Backbone | GivenFeatures] = {}
@@ -52,12 +70,7 @@ def check_jobs(jobs: Sequence[Job]) -> list[str]:
             criterion = resolved.criterion(**resolved.criterion_options)
         if not marks_absent and _needs_absent(resolved, criterion):
             blind.setdefault((job.benchmark, resolved.benchmark.regime), {})[job.method] = None
-    return [
-        f"no label of {benchmark} with regime={regime} is marked absent, and these methods learn from marked labels "
-        f"alone, so that they call everything present: {', '.join(methods)}. Set loss=assume_negative, which takes "
-        "open labels for absent (loss.scope=seen for earlier labels, too), or another loss for open labels, say role"
-        for (benchmark, regime), methods in blind.items()
-    ]
+    return blind
 
 
 def _needs_absent(resolved: Plan, criterion: Criterion) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cml_bench.errors import CmlBenchError, CmlBenchWarning, in_one_line
+from cml_bench.errors import CmlBenchError, in_one_line, own_warnings
 from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
@@ -89,7 +87,11 @@ def run_job(
         return run_on_devices(resolved.training, report, {**given, **rhythm})
     report(Event(index, "start"))
     meter = CostMeter(resolved.training.device)
-    with isolated(job.seed, resolved.training.threads), _own_warnings(index, report):
+
+    def tell(warning: str) -> None:
+        report(Event(index, "warning", warning))
+
+    with isolated(job.seed, resolved.training.threads), own_warnings(tell):
         with meter.phase("data"):
             sources = load_sources(resolved.benchmark)
             backbone = make_backbone(resolved, sources)
@@ -133,23 +135,6 @@ def run_job(
                 metrics = {**metrics, **by_user, "summary": {**metrics["summary"], **by_user["summary"]}}
     result = success(job, resolved, scenario, sources, backbone.record, metrics, meter, model)
     return Run(result, predictions)
-
-
-@contextmanager
-def _own_warnings(index: int, report: Report) -> Iterator[None]:
-    """Report the suite's own warnings. Avalanche and torch warn of what is not ours to change, and are not heard.
-
-    Ignoring theirs would not do: Avalanche turns warnings on again.
-    """
-
-    def hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, CmlBenchWarning):
-            report(Event(index, "warning", str(message)))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", CmlBenchWarning)
-        warnings.showwarning = hear
-        yield
 
 
 def run_and_store(

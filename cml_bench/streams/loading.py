@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -31,7 +32,6 @@ class BatchLoader:
         dataset: What to read.
         batch_size: Images a batch; the last one may be smaller.
         generator: Shuffles with it if given, else keeps the order. Private: the global generator is not touched.
-        drop_last: Leave out a last batch that is not full.
     """
 
     def __init__(
@@ -40,19 +40,16 @@ class BatchLoader:
         batch_size: int,
         *,
         generator: torch.Generator | None = None,
-        drop_last: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.generator = generator
-        self.drop_last = drop_last
         self.under_way: tuple[Tensor, int] | None = None
         self._goes_on = False
 
     def __len__(self) -> int:
         """Return the number of batches an epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield one epoch, or what is left of one."""
