@@ -23,8 +23,9 @@ from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job, make_jobs
-from cml_bench.streams.builder import MultiLabelScenario, label_incremental_benchmark
+from cml_bench.streams.builder import label_incremental_benchmark
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.config import TrainingConfig
 from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer

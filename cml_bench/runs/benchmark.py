@@ -14,8 +14,9 @@ from cml_bench.data.inputs import Inputs
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.registry import load
-from cml_bench.streams.builder import Annotation, MultiLabelScenario, label_incremental_benchmark
+from cml_bench.streams.builder import Annotation, label_incremental_benchmark
 from cml_bench.streams.dealing import Assignment, Curated, TestRule
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.config import TrainingConfig
 
 

@@ -15,8 +15,8 @@ from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
 from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.setup import make_backbone, make_model, stream_order
-from cml_bench.streams.builder import Split
 from cml_bench.streams.dealing import Rows
+from cml_bench.streams.scenario import Split
 from cml_bench.training.config import TrainingConfig
 
 

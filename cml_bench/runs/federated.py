@@ -21,9 +21,9 @@ from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.client import Client, Received
 from cml_bench.runs.learn import Course, progress
 from cml_bench.runs.plan import Plan
-from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.dealing import Rows
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.streams.timeline import set_label_attributes
 from cml_bench.training.averaging import Average, label_tensors
 from cml_bench.training.context import RunContext, private_generator

@@ -16,7 +16,7 @@ from torch import Tensor
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.plan import Plan
 from cml_bench.runs.setup import make_learner
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.argmax_metrics import refuse_argmax_metrics
 from cml_bench.training.context import RunContext

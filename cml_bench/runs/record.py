@@ -20,7 +20,7 @@ from cml_bench.runs.federated import federation_record
 from cml_bench.runs.job import LOCATIONS, Job
 from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.schema import LONGEST_TEXT, LONGEST_TRACE, SCHEMA_VERSION
-from cml_bench.streams.builder import MultiLabelScenario, Split
+from cml_bench.streams.scenario import MultiLabelScenario, Split
 
 
 def success(

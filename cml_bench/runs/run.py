@@ -40,7 +40,7 @@ from cml_bench.runs.rhythm import parse_rhythm
 from cml_bench.runs.safe_points import SafePoints
 from cml_bench.runs.setup import make_backbone, make_model, stream_order
 from cml_bench.runs.snapshots import Snapshots
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 

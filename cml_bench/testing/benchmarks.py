@@ -16,7 +16,7 @@ from cml_bench.registry import load
 from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, load_benchmark
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.plan import plan_method
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.testing.case import PlugInCase
 from cml_bench.testing.outcome import (
     CheckOutcome,

@@ -16,8 +16,8 @@ from cml_bench.data.source import Source
 from cml_bench.labels import OUT_OF_SCOPE, is_known
 from cml_bench.models.backbones import build_backbone
 from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta
-from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dealing import TestRule
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.config import TrainingConfig
 

@@ -27,8 +27,8 @@ from cml_bench.runs.isolation import isolated
 from cml_bench.runs.learn import Course, predict
 from cml_bench.runs.plan import Plan
 from cml_bench.runs.setup import build_model
-from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dataset import MultiLabelDataset
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.testing.outcome import require
 from cml_bench.testing.toy import annotated_so_far, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext

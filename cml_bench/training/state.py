@@ -19,7 +19,7 @@ from avalanche.benchmarks import DatasetExperience
 from torch import Tensor
 
 from cml_bench.errors import CmlBenchError, in_one_line
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.state_memory import MemoryReader
 from cml_bench.training.state_nodes import Walk

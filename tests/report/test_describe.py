@@ -26,8 +26,9 @@ from cml_bench.registry import load
 from cml_bench.report.stream.describe import StreamDescription, count_stream
 from cml_bench.report.stream.formats import to_csv, to_markdown, to_terminal
 from cml_bench.runs.benchmark import Benchmark
-from cml_bench.streams.builder import MultiLabelScenario, label_incremental_benchmark
+from cml_bench.streams.builder import label_incremental_benchmark
 from cml_bench.streams.dealing import Curated
+from cml_bench.streams.scenario import MultiLabelScenario
 
 PARTLY_KNOWN = np.eye(6, dtype=np.int8) + OUT_OF_SCOPE * np.eye(6, k=5, dtype=np.int8)
 """One label an image; of the first image nobody knows the last label."""

@@ -24,7 +24,8 @@ from cml_bench.metrics.predictions import Predictions
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.learn import predict
-from cml_bench.streams.builder import MultiLabelScenario, label_incremental_benchmark
+from cml_bench.streams.builder import label_incremental_benchmark
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.template import MultiLabelTemplate
 

@@ -29,7 +29,7 @@ from cml_bench.runs.method import parse_method
 from cml_bench.runs.plan import plan_method
 from cml_bench.runs.run import run_job
 from cml_bench.runs.setup import assemble
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.testing.toy import Toy, ToySource, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder

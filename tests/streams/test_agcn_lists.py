@@ -23,8 +23,8 @@ from cml_bench.labels import OUT_OF_SCOPE
 from cml_bench.strategies.er import ER
 from cml_bench.strategies.joint import Joint
 from cml_bench.streams.agcn_lists import agcn_lists
-from cml_bench.streams.builder import MultiLabelScenario
 from cml_bench.streams.dealing import Curated
+from cml_bench.streams.scenario import MultiLabelScenario
 
 TEST_DATA = Path(os.environ.get("CML_BENCH_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 AGCN, TRAIN_2014 = TEST_DATA / "splits" / "agcn", TEST_DATA / "labels" / "coco_train_full.txt"

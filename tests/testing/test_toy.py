@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cml_bench.streams.builder import MultiLabelScenario
+from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource, annotated_so_far, toy_scenario, turn_over_unknown
 from cml_bench.testing.trial import try_out

@@ -21,7 +21,8 @@ import pandas as pd
 from cml_bench.labels import PRESENT, UNMARKED, is_known, row_blocks
 from cml_bench.options import as_text, convert
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
-from cml_bench.streams.builder import Annotation, MultiLabelScenario, Split, n_seen_before
+from cml_bench.streams.builder import Annotation
+from cml_bench.streams.scenario import MultiLabelScenario, Split, n_seen_before
 
 MISMATCH = "NOT AS PUBLISHED"
 """How the fact ``published`` begins if the stream differs from what is published."""
