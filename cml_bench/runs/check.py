@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
-from cml_bench.errors import own_warnings
+from cml_bench.errors import CmlBenchWarning, own_warnings
 from cml_bench.labels import ABSENT, row_blocks
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.backbones import Backbone
@@ -66,11 +67,21 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
         with isolated(job.seed, resolved.training.threads):
             if settings not in backbones:
                 backbones[settings] = make_backbone(resolved, sources)
+                _warn_of_random_features(resolved.training, backbones[settings])
             make_model(resolved, backbones[settings])
             criterion = resolved.criterion(**resolved.criterion_options)
         if not marks_absent and _needs_absent(resolved, criterion):
             blind.setdefault((job.benchmark, resolved.benchmark.regime), {})[job.method] = None
     return blind
+
+
+def _warn_of_random_features(training: TrainingConfig, backbone: Backbone | GivenFeatures) -> None:
+    if training.frozen and isinstance(backbone, Backbone) and backbone.record["checkpoint"] is None:
+        warnings.warn(
+            f"frozen=true keeps the random weights of backbone={backbone.name}: give trained ones as checkpoint=FILE",
+            CmlBenchWarning,
+            stacklevel=2,
+        )
 
 
 def _needs_absent(resolved: Plan, criterion: Criterion) -> bool:

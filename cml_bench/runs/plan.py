@@ -196,6 +196,13 @@ def _check_device(device: str, count: int) -> None:
 def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
     owner = f"strategy {name}"
     if inspect.isclass(target) and issubclass(target, Strategy):
+        if not isinstance(getattr(target, "meta", None), StrategyMeta):
+            raise CmlBenchError(f"{owner} has no meta: give the class meta = StrategyMeta(name=..., title=..., ...)")
+        if "__dataclass_fields__" not in vars(target) and vars(target).get("__annotations__"):
+            names = ", ".join(vars(target)["__annotations__"])
+            raise CmlBenchError(
+                f"{owner} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above the class"
+            )
         return target(**convert(target, options, owner=owner, beside=TRAINING_KEYS)), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
     if not is_learner and not inspect.isfunction(target):

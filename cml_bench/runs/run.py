@@ -95,9 +95,11 @@ def run_job(
         with meter.phase("data"):
             sources = load_sources(resolved.benchmark)
             backbone = make_backbone(resolved, sources)
-            inputs = make_inputs(
-                resolved, backbone, sources, job.seed, lambda message: report(Event(index, "phase", message))
-            )
+            # Whoever comes first makes what all share, and the others wait for it.
+            with meter.phase("cache"):
+                inputs = make_inputs(
+                    resolved, backbone, sources, job.seed, lambda message: report(Event(index, "phase", message))
+                )
             scenario = resolved.benchmark.build(
                 class_order=stream_order(job), train_inputs=inputs[0], test_inputs=inputs[1]
             )

@@ -149,7 +149,11 @@ class MemoryCost(_Record):
 class Cost(_Record):
     """What it took."""
 
-    seconds: dict[Text, Amount] = Field({}, description="Wall-clock seconds by phase.")
+    seconds: dict[Text, Amount] = Field(
+        {},
+        description="Wall-clock seconds by phase: `data`, `cache` (features or pixels that all jobs share, made by "
+        "whoever comes first), `training`, `evaluation`, `metrics`, `checkpoint`.",
+    )
     peak_memory_mb: dict[Text, Amount] = Field({}, description="Peak memory of the process in MiB by phase.")
     peak_gpu_memory_mb: dict[Text, Amount] = Field(
         {}, description="Most memory that torch held of the job's GPU in MiB by phase; empty on a CPU."

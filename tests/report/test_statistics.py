@@ -155,10 +155,27 @@ def test_every_method_is_compared_over_the_blocks_it_shares() -> None:
     assert table["n"].tolist() == [6, 4, 0]
     assert table.loc["good", "difference"] == pytest.approx((0.1 + 0.12 + 0.13 + 0.14 + 0.09 + 0.15) / 6)
     assert table.loc["some", ["difference", "p"]].tolist() == [pytest.approx(-0.1), 2 / 2**4]
-    assert table["p_holm"].tolist()[:2] == [pytest.approx(2 * 2 / 2**6), pytest.approx(2 / 2**4)]
-    # The second is corrected for itself alone: 0.25 would be more than the p-value that it bounds.
-    assert table["smallest_p"].tolist()[:2] == [2 * 2 / 2**6, 2 / 2**4]
-    assert (table["smallest_p"] <= table["p_holm"]).tolist()[:2] == [True, True]
+    # Four pairs find nothing, whatever they are: the first is corrected for itself alone.
+    assert table["p_holm"].tolist()[:1] == table["smallest_p"].tolist()[:1] == [pytest.approx(2 / 2**6)]
+    assert table.loc["some", ["p_holm", "smallest_p"]].isna().all()
     assert table.loc["none", ["difference", "p", "p_holm"]].isna().all()
+    few = differences_from(blocks.iloc[:5], "er")
+    assert few["p_holm"].tolist()[:2] == [pytest.approx(2 * 2 / 2**5), pytest.approx(2 / 2**3)]
+    # The second is corrected for itself alone: 0.5 would be more than the p-value that it bounds.
+    assert few["smallest_p"].tolist()[:2] == [2 * 2 / 2**5, 2 / 2**3]
+    assert (few["smallest_p"] <= few["p_holm"]).tolist()[:2] == [True, True]
+
+
+def test_what_nobody_asks_about_is_not_tested() -> None:
+    names, draws = ["er", "good", "bound"], np.random.default_rng(0).normal(size=(6, 3))
+    blocks = pd.DataFrame(draws + np.array([0, 5, 9]), columns=names)
+    table = differences_from(blocks, "er", known={"bound"})
+    assert table.loc["bound", "difference"] == pytest.approx((blocks["bound"] - blocks["er"]).mean())
+    assert table["p_holm"].isna().tolist() == [False, True]
+    assert table.loc["good", "p_holm"] == pytest.approx(2 / 2**6), "corrected for one comparison"
+
+
+def test_methods_are_compared_with_a_baseline_that_is_there() -> None:
+    blocks = pd.DataFrame({"er": [0.5], "good": [0.6]})
     with pytest.raises(CmlBenchError, match="baseline 'god' is not in the table; did you mean 'good'"):
         differences_from(blocks, "god")

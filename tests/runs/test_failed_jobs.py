@@ -55,6 +55,28 @@ def test_a_strategy_that_cannot_be_made_is_a_failed_job(small_jobs: Any, tmp_pat
     assert result["data"] is None
 
 
+@pytest.mark.parametrize(
+    ("cut", "sentence"),
+    [
+        ('    meta = StrategyMeta(name="mine", title="Mine", family="test")\n', "has no meta: give the class meta ="),
+        ("@dataclass(frozen=True)\n", "has fields (power) that are no options, for want of @dataclass(frozen=True)"),
+    ],
+)
+def test_a_strategy_without_its_declaration_is_refused_before_it_trains(
+    small_jobs: Any, tmp_path: Path, cut: str, sentence: str
+) -> None:
+    path = Path(plugin_file(tmp_path, "    power: float = 2.0\n").partition(":")[0])
+    path.write_text(path.read_text().replace(cut, ""))
+    with pytest.raises(CmlBenchError) as caught:
+        check_jobs(small_jobs([f"{path}:Mine"]))
+    assert sentence in str(caught.value)
+
+
+def test_random_features_are_warned_of(small_jobs: Any) -> None:
+    (told,) = check_jobs(small_jobs(frozen="true", image_size=32))
+    assert told == "frozen=true keeps the random weights of backbone=test_resnet: give trained ones as checkpoint=FILE"
+
+
 def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) -> None:
     body = "    def plugins(self, run):\n        return [1 / 0]\n"
     (job,) = small_jobs([plugin_file(tmp_path, body)])

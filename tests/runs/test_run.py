@@ -115,7 +115,7 @@ def test_a_result_holds_all_that_is_promised(small_jobs: Any, tmp_path: Path) ->
     assert result["data"]["test"]["fingerprint"] == test.fingerprint
     assert result["missing"] == []
     assert (result["backbone"]["sha256"], result["backbone"]["pretraining"]) == (None, "none")
-    for phase in ("data", "training", "evaluation", "metrics"):
+    for phase in ("data", "cache", "training", "evaluation", "metrics"):
         assert result["cost"]["seconds"][phase] > 0
         assert result["cost"]["peak_memory_mb"][phase] > 0
     assert result["cost"]["peak_gpu_memory_mb"] == {}

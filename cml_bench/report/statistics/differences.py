@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.report.statistics.estimates import Estimate, Values, estimates
+from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values, estimates
 
 DECIMALS: Final = 12
 """What is ranked is rounded to so many: the rounding of the machine would break ties and make zeros differ."""
@@ -59,17 +59,22 @@ def paired_differences(methods: Sequence[npt.ArrayLike], baseline: npt.ArrayLike
     ]
 
 
-def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str] = ()) -> pd.DataFrame:
     """Compare every method with one, each over the blocks that both have, and correct for their number.
+
+    A test that has too few pairs to find anything, whatever they are, is not counted among those that are corrected
+    for, and has no corrected p-value (Tarone 1990, "A modified Bonferroni method for discrete data", Biometrics 46);
+    unless that holds for all of them.
 
     Args:
         blocks: One row a block (seed x class order, perhaps x benchmark), one column a method; NaN where a job is
             missing.
         baseline: The column to compare with.
+        known: Columns whose place nobody asks about, bounds say: their differences are shown, and not tested.
 
     Returns:
         A frame indexed by the other columns, in their order: ``difference``, ``deviation``, ``low``, ``high``,
-        ``level``, ``n`` (pairs), ``p``, ``p_holm`` (Holm's correction over all rows with a p-value) and ``smallest_p``
+        ``level``, ``n`` (pairs), ``p``, ``p_holm`` (Holm's correction over the rows that are tested) and ``smallest_p``
         (the least that ``p_holm`` could be with so many pairs: above 0.05, nothing can be told from chance).
 
     Raises:
@@ -96,7 +101,10 @@ def differences_from(blocks: pd.DataFrame, baseline: str) -> pd.DataFrame:
         index=pd.Index(others, name=blocks.columns.name),
         columns=["difference", "deviation", "low", "high", "level", "n", "p", "smallest_p"],
     )
-    table.insert(7, "p_holm", holm(table["p"].to_numpy(dtype=np.float64)))
+    able = (table["smallest_p"] <= SIGNIFICANCE) & ~table.index.isin(known)
+    tested = able if able.any() else ~table.index.isin(known)
+    table.insert(7, "p_holm", holm(table["p"].where(tested).to_numpy(dtype=np.float64)))
+    table["smallest_p"] = table["smallest_p"].where(tested)
     # A corrected p grows with each of the others, so it is least where all are.
     table["smallest_p"] = holm(table["smallest_p"].to_numpy(dtype=np.float64))
     return table

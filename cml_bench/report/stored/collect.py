@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,11 +82,12 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         of each experience's labels right after it; ``label_groups`` the names of the groups that the benchmark
         declares.
 
-        Cost: ``seconds`` is the sum over phases and ``training_seconds`` that of training alone; ``images_per_second``
-        the images of all training batches by the latter (NaN where nothing was trained in batches); ``peak_memory_mb``
-        the largest over phases, in MiB, and ``peak_gpu_memory_mb`` that of the GPU (NaN without one); ``stored_images``
-        the most images that the memories held (0 for none) and ``memory_mb`` their size in MiB;
-        ``trainable_parameters`` the most that were trained at any time. What older results did not measure is NaN.
+        Cost, without what all jobs share (phase ``cache``): ``seconds`` is the sum over phases and ``training_seconds``
+        that of training alone; ``images_per_second`` the images of all training batches by the latter (NaN where
+        nothing was trained in batches); ``peak_memory_mb`` the largest over phases, in MiB, and ``peak_gpu_memory_mb``
+        that of the GPU (NaN without one); ``stored_images`` the most images that the memories held (0 for none) and
+        ``memory_mb`` their size in MiB; ``trainable_parameters`` the most that were trained at any time. What older
+        results did not measure is NaN.
 
     Raises:
         CmlBenchError: If a path does not exist, or a folder holds no result file.
@@ -175,11 +176,11 @@ def costs(cost: Cost | None) -> dict[str, float | None]:
         return {}
     memory, parameters, training = cost.memory, cost.parameters, cost.seconds.get("training")
     return {
-        "seconds": sum(cost.seconds.values()) if cost.seconds else None,
+        "seconds": sum(_own(cost.seconds)) if cost.seconds else None,
         "training_seconds": training,
         "images_per_second": cost.images / training if cost.images and training else None,
-        "peak_memory_mb": max(cost.peak_memory_mb.values(), default=None),
-        "peak_gpu_memory_mb": max(cost.peak_gpu_memory_mb.values(), default=None),
+        "peak_memory_mb": max(_own(cost.peak_memory_mb), default=None),
+        "peak_gpu_memory_mb": max(_own(cost.peak_gpu_memory_mb), default=None),
         "stored_images": memory.images if memory else None,
         "memory_mb": memory.bytes / 2**20 if memory else None,
         "trainable_parameters": parameters.trainable if parameters else None,
@@ -228,3 +229,8 @@ def _text(value: object) -> str | None:
 
 def _canonical(options: object) -> str:
     return json.dumps(options or {}, sort_keys=True)
+
+
+def _own(phases: Mapping[str, float]) -> list[float]:
+    """Return the figures of a job's own phases: the cache is made by whoever comes first, for all."""
+    return [value for phase, value in phases.items() if phase != "cache"]

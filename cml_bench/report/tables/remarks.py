@@ -101,16 +101,16 @@ def versions_remark(versions: pd.Series[str]) -> str:
 
 def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> str:
     """Say what the differences from a baseline are, and when no test of them could find anything."""
-    comparisons = int(differences["p"].notna().sum())
-    if not comparisons:
+    comparisons = int(differences["p_holm"].notna().sum())
+    if not differences["p"].notna().any():
         return f"No job of another row has the seed and class order of one of {baseline}: nothing to compare."
     levels = sorted({f"{100 * level:.0f} %" for level in differences["level"].dropna()}, reverse=True)
     interval = f"{' or '.join(levels)} interval" if levels else "no interval"
     tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    remark = (
-        f"Difference of {what} from {baseline}, paired over the same seeds and class orders, with {interval}; "
-        f"p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
-    )
+    remark = f"Difference of {what} from {baseline}, paired over the same seeds and class orders, with {interval}"
+    if not comparisons:
+        return f"{remark}. Bounds are not tested."
+    remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
     if differences["smallest_p"].min() > SIGNIFICANCE:
         needed = pairs_needed(comparisons)
         remark += (
