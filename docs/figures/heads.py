@@ -84,7 +84,7 @@ def summary() -> pd.DataFrame:
 
 
 def draw(path: Path) -> None:
-    """Draw a cell a strategy and column: its mean gain; grey where blocks differ in its sign."""
+    """Draw a cell a strategy and column: its mean gain; bold where its interval leaves 0 out."""
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
@@ -101,8 +101,11 @@ def draw(path: Path) -> None:
         for column, cell in enumerate(line):
             if not pd.isna(cell):
                 told = cell.low > 0 or cell.high < 0
-                colour = "white" if abs(cell.mean) > 0.7 * limit else "black" if told else "0.4"
-                axes.text(column, row, f"{cell.mean:+.1f}", ha="center", va="center", color=colour, fontsize=8)
+                style = {
+                    "color": "white" if abs(cell.mean) > 0.7 * limit else "black",
+                    "fontweight": "bold" if told else "normal",
+                }
+                axes.text(column, row, f"{cell.mean:+.1f}", ha="center", va="center", fontsize=8, **style)
     axes.set_xticks(range(len(COLUMNS)), list(COLUMNS.values()))
     axes.set_yticks(range(len(means)), list(means.index))
     axes.xaxis.tick_top()
