@@ -90,6 +90,7 @@ def plan(job: Job) -> Plan:
     shared, own = _split(job.options)
     method = parse_method(job.method)
     strategy = load("strategies", method.strategy)
+    _check_declared(method.strategy, strategy)
     for key in own:
         if key not in arguments(kind) and key in arguments(strategy):
             raise CmlBenchError(
@@ -193,16 +194,24 @@ def _check_device(device: str, count: int) -> None:
         )
 
 
+def _check_declared(name: str, target: Any) -> None:
+    """Refuse a strategy that would fail for want of its declaration when all is trained, or lose its options."""
+    if not (inspect.isclass(target) and issubclass(target, Strategy)):
+        return
+    if not isinstance(getattr(target, "meta", None), StrategyMeta):
+        raise CmlBenchError(
+            f"strategy {name} has no meta: add meta = StrategyMeta(name=..., title=..., family=...) to the class"
+        )
+    if "__dataclass_fields__" not in vars(target) and vars(target).get("__annotations__"):
+        names = ", ".join(vars(target)["__annotations__"])
+        raise CmlBenchError(
+            f"strategy {name} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above it"
+        )
+
+
 def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
     owner = f"strategy {name}"
     if inspect.isclass(target) and issubclass(target, Strategy):
-        if not isinstance(getattr(target, "meta", None), StrategyMeta):
-            raise CmlBenchError(f"{owner} has no meta: give the class meta = StrategyMeta(name=..., title=..., ...)")
-        if "__dataclass_fields__" not in vars(target) and vars(target).get("__annotations__"):
-            names = ", ".join(vars(target)["__annotations__"])
-            raise CmlBenchError(
-                f"{owner} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above the class"
-            )
         return target(**convert(target, options, owner=owner, beside=TRAINING_KEYS)), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
     if not is_learner and not inspect.isfunction(target):

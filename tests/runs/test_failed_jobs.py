@@ -58,7 +58,10 @@ def test_a_strategy_that_cannot_be_made_is_a_failed_job(small_jobs: Any, tmp_pat
 @pytest.mark.parametrize(
     ("cut", "sentence"),
     [
-        ('    meta = StrategyMeta(name="mine", title="Mine", family="test")\n', "has no meta: give the class meta ="),
+        (
+            '    meta = StrategyMeta(name="mine", title="Mine", family="test")\n',
+            "has no meta: add meta = StrategyMeta(",
+        ),
         ("@dataclass(frozen=True)\n", "has fields (power) that are no options, for want of @dataclass(frozen=True)"),
     ],
 )
