@@ -202,8 +202,9 @@ def _check_declared(name: str, target: Any) -> None:
         raise CmlBenchError(
             f"strategy {name} has no meta: add meta = StrategyMeta(name=..., title=..., family=...) to the class"
         )
-    if "__dataclass_fields__" not in vars(target) and vars(target).get("__annotations__"):
-        names = ", ".join(vars(target)["__annotations__"])
+    fields = inspect.get_annotations(target)
+    if fields and "__dataclass_fields__" not in vars(target):
+        names = ", ".join(fields)
         raise CmlBenchError(
             f"strategy {name} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above it"
         )

@@ -59,6 +59,16 @@ def test_a_baseline_is_compared_over_pairs(frame_of: Any, grid_of: Any) -> None:
     assert "with 95 % or 75 % interval" in table.notes[-1]
 
 
+def test_bounds_are_compared_with_a_baseline_and_not_tested(frame_of: Any, grid_of: Any) -> None:
+    table = one(frame_of(*grid_of(3, 2, er=0.5, good=0.6, joint=0.9)), baseline="er")
+    cells = make_grid(table).cells.set_index("method")
+    assert cells.loc["joint", "last mAP vs er"].startswith("+40.0 [")
+    assert cells["p (Holm)"].to_dict() == {"joint": "-", "good": "0.031", "er": ""}  # 2 / 2^6: one comparison
+    assert "Holm-corrected for 1 comparison." in table.notes[-1]
+    alone = one(frame_of(*grid_of(3, 2, er=0.5, joint=0.9)), baseline="er")
+    assert alone.notes[-1].endswith("with 95 % interval. Bounds are not tested.")
+
+
 def test_a_baseline_that_cannot_be_tested_says_so(frame_of: Any, grid_of: Any, job: Any) -> None:
     table = one(frame_of(*grid_of(2, 2, er=0.5, a=0.6, b=0.7)), baseline="er")
     assert table.notes[-1].endswith("No p can reach 0.05 with 4 pairs: that takes 7, as --seeds 3 --class-orders 3.")

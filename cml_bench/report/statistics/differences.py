@@ -101,8 +101,9 @@ def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str]
         index=pd.Index(others, name=blocks.columns.name),
         columns=["difference", "deviation", "low", "high", "level", "n", "p", "smallest_p"],
     )
-    able = (table["smallest_p"] <= SIGNIFICANCE) & ~table.index.isin(known)
-    tested = able if able.any() else ~table.index.isin(known)
+    asked = pd.Series(~table.index.isin(known), table.index)
+    able = asked & (table["smallest_p"] <= SIGNIFICANCE)
+    tested = able if able.any() else asked
     table.insert(7, "p_holm", holm(table["p"].where(tested).to_numpy(dtype=np.float64)))
     table["smallest_p"] = table["smallest_p"].where(tested)
     # A corrected p grows with each of the others, so it is least where all are.
