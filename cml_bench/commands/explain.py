@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.runs.events import DEFAULT_RESULTS
+
 
 def explain(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Result (.json) of a job run with --save-models, or a results folder.")
+        str,
+        typer.Argument(
+            metavar="RESULT",
+            help="Result (.json) of a job run with --save-models, a folder with one such, or the first digits of a key.",
+        ),
     ],
     image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],
     labels: Annotated[
@@ -24,6 +30,7 @@ def explain(
         list[str] | None,
         typer.Option("--set", help="Where data or weights lie now: root=..., checkpoint=...; repeat it."),
     ] = None,
+    results: Annotated[Path, typer.Option("--results", help="Folder where keys are looked for.")] = DEFAULT_RESULTS,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run code that the result names outside the suite (./file.py:Class).")
     ] = False,
@@ -31,11 +38,12 @@ def explain(
     """Draw where each label looks in an image, after its experience and after later ones."""
     from cml_bench.report.explanation.explain import explain as explain_run
     from cml_bench.report.picture_file import check_suffix
+    from cml_bench.report.stored.terminal import find_result
 
     output = output or Path(f"explain_{Path(image).stem}.png")
     check_suffix(output)
     explanation = explain_run(
-        run,
+        run if Path(run).exists() else find_result(run, results),
         image,
         labels=labels.split(",") if labels else None,
         after=None if after is None else after if after == "all" else after.split(","),

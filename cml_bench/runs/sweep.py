@@ -96,7 +96,7 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     Keys: ``benchmarks`` and ``methods`` (lists), ``class_orders`` and ``seeds`` (a count or a list, default 1), ``set``
     (options of benchmark and training), ``vary`` (options with a list of values each, of which every combination is a
     table), ``title``. An item of ``methods`` is a method, or a mapping that crosses lists, as in
-    ``{strategy: [naive, er], head: [linear, dlfl], loss: [bce, asl]}``.
+    ``{strategy: [naive, er], head: [linear, dlfl], loss: bce}``; a single value is a list of one.
 
     Args:
         path: YAML file.
@@ -170,10 +170,14 @@ def _methods(items: object, path: Path) -> list[str]:
 
 def _product(lists: object, key: str, path: Path) -> list[dict[str, str]]:
     """Return every combination of one value a key."""
-    if not isinstance(lists, dict) or not all(isinstance(values, list) and values for values in lists.values()):
-        raise CmlBenchError(f"suite {path} needs a list of values for every key under {key!r}, not {lists!r:.60}")
-    _check_count(math.prod(map(len, lists.values())))
-    texts = [[as_text(value) for value in values] for values in lists.values()]
+    if not isinstance(lists, dict):
+        raise CmlBenchError(f"suite {path} needs key: list pairs under {key!r}, not {lists!r:.60}")
+    for name, values in lists.items():
+        if values is None or values == []:
+            raise CmlBenchError(f"suite {path} gives no value for {name!r:.60} under {key!r}: write one, or a list")
+    choices = {name: values if isinstance(values, list) else [values] for name, values in lists.items()}
+    _check_count(math.prod(map(len, choices.values())))
+    texts = [[as_text(value) for value in values] for values in choices.values()]
     for name, values in zip(lists, texts, strict=True):
         if len(set(values)) < len(values):
             # The same job twice would be run twice at once.

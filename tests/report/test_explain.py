@@ -230,3 +230,10 @@ def test_the_commands_end_to_end(folder):
     assert [line.split()[0] for line in lines[1:4]] == ["one", "one", "six"]
     assert lines[-1] == "picture: look.png"
     assert (folder / "look.png").stat().st_size > 5000
+    (result,) = folder.glob("runs/digits/*.json")
+    key = result.stem.rpartition("__")[2]
+    named = call("explain", key[:6], "--results", "runs", "--image", "3", "--labels", "one,six", "--after", "1,3")
+    assert named.returncode == 0, named.stderr
+    assert named.stdout.splitlines()[:-1] == lines[:-1]
+    unknown = call("explain", "runz", "--image", "3")
+    assert unknown.stderr.count("\n") <= 2 and "runz" in unknown.stderr, unknown.stderr

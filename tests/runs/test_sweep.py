@@ -256,6 +256,10 @@ def test_a_mapping_crosses_methods_and_vary_crosses_tables(tmp_path: Path) -> No
     assert {tuple(value for _, value in sorted(job.options)) for job in made.jobs} == {
         ("1", increment, regime) for increment in ("2", "5") for regime in ("full", "missing_positives rate=0.6")
     }
+    single = text.replace("[naive, er memory_size=20]", "naive").replace("[2, 5]", "5")
+    assert set(read_suite(suite(tmp_path, textwrap.dedent(single))).jobs) == {
+        job for job in made.jobs if not job.method.startswith("er ") and ("increment", "5") in job.options
+    }
     narrowed = read_suite(suite(tmp_path, textwrap.dedent(text)), ["regime=full"])
     assert len(narrowed.jobs) == len(set(narrowed.jobs)) == 9 * 2
 
@@ -291,6 +295,9 @@ def test_tables_that_vary_crosses_fill_evenly(tmp_path: Path) -> None:
             "needs key: value pairs under 'set', not ['epochs']",
         ),
         ("benchmarks: [digits]\nmethods: [naive, naive]\n", "method 'naive' is listed twice"),
+        ("benchmarks: [digits]\nmethods: [{strategy: er, head: }]\n", "gives no value for 'head' under 'methods'"),
+        ("benchmarks: [digits]\nmethods: [naive]\nvary: {lr: []}\n", "gives no value for 'lr' under 'vary'"),
+        ("benchmarks: [digits]\nmethods: [naive]\nvary: [lr]\n", "needs key: list pairs under 'vary', not ['lr']"),
     ],
 )
 def test_bad_suites_end_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

@@ -96,7 +96,7 @@ class Explanation:
         ]
         return pd.DataFrame(rows)
 
-    def draw(self, path: Path) -> None:
+    def draw(self, path: Path | str) -> None:
         """Draw the image and, a row a label and a column an experience, where it was looked at.
 
         Raises:
@@ -104,7 +104,7 @@ class Explanation:
         """
         from cml_bench.report.explanation.plot import draw
 
-        draw(self, path)
+        draw(self, Path(path))
 
 
 def explain(
