@@ -220,6 +220,9 @@ def test_verify_names_what_is_wrong_in_one_sentence(capsys: Any, birds: tuple[st
         "1 image missing (a.jpg); 1 image broken (b.jpg)\n"
     )
     assert "  images: 1 / 2  WRONG\n" in out
+    # A label that one split spells in its own way is there, and no image of that split shows it.
+    assert out.count("labels that no image shows") == 1
+    assert "  label names: 2 / 2\n  labels that no image shows: 1 (wren)\n" in out.partition("test:")[2]
     assert "images: 5 listed, 3 decoded, 1 missing, 1 broken in " in out
     assert listed.read_text() == f"missing\t{root}/a.jpg\nbroken\t{root}/b.jpg\n"
     code, out, err = call(capsys, "data", "verify", name, "--root", root, "--split", "train", "--labels-only")

@@ -223,6 +223,9 @@ def _show(report: SplitReport) -> None:
         found, expected = report.counts.get(name), report.expected.get(name)
         of = "" if expected is None else f" / {expected:,}" + "  WRONG" * (name in report.wrong_counts)
         typer.echo(f"  {name.replace('_', ' ')}: {'-' if found is None else f'{found:,}'}{of}")
+    if report.never_shown:
+        names = ", ".join(report.never_shown[:10]) + ", ..." * (len(report.never_shown) > 10)
+        typer.echo(f"  labels that no image shows: {len(report.never_shown)} ({names})")
     typer.echo(f"  fingerprint: {report.fingerprint}")
 
 

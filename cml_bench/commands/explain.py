@@ -15,7 +15,7 @@ def explain(
         str,
         typer.Argument(
             metavar="RESULT",
-            help="Result (.json) of a job run with --save-models, a folder with one such, or the first digits of a key.",
+            help="Result (.json) of a job run with --save-models, a folder with one, or the first digits of a key.",
         ),
     ],
     image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
+import numpy as np
 
 from cml_bench.data.data_set import DataSet
 from cml_bench.data.images import read_image
 from cml_bench.data.table import Texts
 from cml_bench.errors import CmlBenchError
-from cml_bench.labels import totals
+from cml_bench.labels import shown, totals
 
 IMAGES_AT_ONCE = 64
 """Images that a thread reads before it reports."""
@@ -29,6 +30,7 @@ class SplitReport:
         checksums: Label file (relative to the root) to whether its published checksum is right.
         counts: What was counted.
         expected: What the data card says of these counts.
+        never_shown: Labels that no image shows: one may be spelled as no other split spells it.
         fingerprint: Sha256 over names, ids and labels; empty if the label files cannot be read.
         folder: Where the images should be.
         files: Image files relative to ``folder``; None if the data set has no image files.
@@ -39,6 +41,7 @@ class SplitReport:
     checksums: dict[str, bool]
     counts: dict[str, int] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
+    never_shown: tuple[str, ...] = ()
     fingerprint: str = ""
     folder: Path = Path()
     files: Texts | None = None
@@ -139,6 +142,7 @@ def _count(data: DataSet, split: str, checksums: dict[str, bool]) -> SplitReport
         checksums=checksums,
         counts={**totals(table.labels), "label_names": len(table.label_names), **table.counts},
         expected=expected,
+        never_shown=tuple(np.array(table.label_names, dtype=object)[~shown(table.labels)]),
         fingerprint=table.fingerprint,
         folder=data.image_folder(split),
         files=table.files,

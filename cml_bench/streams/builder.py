@@ -94,9 +94,15 @@ def label_incremental_benchmark(
         A scenario with ``train_stream``, ``test_stream`` and, if asked for, ``valid_stream``.
 
     Raises:
-        CmlBenchError: If names differ between the splits, labels are no partition, an option is unknown, or an
-            experience has no image.
+        CmlBenchError: If a source is none, names differ between the splits, labels are no partition, an option is
+            unknown, or an experience has no image.
     """
+    for name, source in (("train_source", train_source), ("test_source", test_source)):
+        if not isinstance(source, Source):
+            raise CmlBenchError(
+                f"{name} is a {type(source).__name__}, which has no label names and image ids: give a "
+                "cml_bench.Source, such as the .source(split, role) of a data set"
+            )
     _check_option("assignment", assignment, Assignment)
     _check_option("annotation", annotation, Annotation)
     _check_option("test", test, TestRule)

@@ -34,6 +34,12 @@ def test_lists_that_are_no_partition(tiny_source: Any, lists: Any, sentence: str
     assert sentence in str(caught.value)
 
 
+def test_a_plain_torch_data_set_is_refused_with_what_to_give(tiny_source: Any) -> None:
+    plain: Any = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.ones(4, 2))
+    with pytest.raises(CmlBenchError, match=r"test_source is a TensorDataset, .*: give a cml_bench\.Source"):
+        label_incremental_benchmark(tiny_source(np.eye(4)), plain)
+
+
 def test_explicit_lists_are_taken_as_they_are(tiny_source: Any) -> None:
     lists = [["label2"], ["label0", "label3"], ["label1"]]
     scenario = build(tiny_source, np.eye(4), experiences=lists)
