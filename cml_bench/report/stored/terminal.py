@@ -83,7 +83,8 @@ def find_result(given: str, results: Path) -> Path:
     if path.exists():
         found = result_files(path)
     elif len(given) >= 4 and given.isalnum():
-        found = [file for file in result_files(results) if file.stem.rpartition("__")[2].startswith(given)]
+        files = result_files(results) if results.exists() else []
+        found = [file for file in files if file.stem.rpartition("__")[2].startswith(given)]
     else:
         raise CmlBenchError(f"{given} does not exist: give a result file (.json) or at least four digits of a key")
     if not found:
