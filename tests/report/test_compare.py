@@ -160,6 +160,43 @@ def test_jobs_without_a_pair_are_named(frame_of: Any, grid_of: Any) -> None:
     assert shown.notes[-1] == f"Not compared, {told}"
 
 
+def test_means_over_other_jobs_are_named_with_what_completes_them(frame_of: Any, grid_of: Any) -> None:
+    told = "Means over other jobs than the rest compare little: "
+    jobs = [*grid_of(2, 1, lucky=0.9), *grid_of(2, 3, er=0.5, lwf=0.4)]
+    table = one(frame_of(*jobs), "last_map")
+    assert table.rows["method"].tolist()[0] == "lucky"
+    assert table.notes[-1] == (
+        f"{told}lucky (2 of 6 jobs). Their command with --seeds 2 --class-orders random:1,random:2 completes them."
+    )
+    assert not [note for note in one(frame_of(*jobs[2:]), "last_map").notes if "other jobs" in note]
+    # Half of six each, and none of them the same.
+    apart = [each for each in grid_of(6, 1, er=0.5, lwf=0.4) if (each["seed"] < 3) == (each["method"] == "er")]
+    assert one(frame_of(*apart), "last_map").notes[-1] == (
+        f"{told}er (3 of 6 jobs), lwf (3 of 6 jobs). Their command with --seeds 6 --class-orders default completes "
+        "them."
+    )
+    few = [*jobs[:1], *jobs[2:], *grid_of(2, 3, "voc", er=0.8)]
+    side = one(frame_of(*few), "last_map", columns="benchmark")
+    assert [note for note in side.notes if "other jobs" in note] == [
+        f"{told}lucky (1 of 6 jobs on Digits, B0-C2). Their command with --seeds 2 --class-orders "
+        "default,random:1,random:2 completes them."
+    ]
+    turned = one(frame_of(*few), "last_map", rows="benchmark", columns="method")
+    assert [note for note in turned.notes if "other jobs" in note] == [
+        note for note in side.notes if "other jobs" in note
+    ]
+
+
+def test_heads_that_some_strategies_lack_are_named(frame_of: Any, grid_of: Any) -> None:
+    names = ("er", "er head=dlfl", "er head=krt", "lwf", "lwf head=dlfl")
+    jobs = grid_of(2, 1, **{name.replace(" ", "__"): 0.5 for name in names})
+    told = "Means over other jobs than the rest compare little: krt (2 of 4 jobs)."
+    assert told in one(frame_of(*jobs), "last_map", rows="head").notes
+    # In a grid the figures beside each other are over the same jobs.
+    grid = one(frame_of(*jobs), "last_map", rows="head", columns="strategy")
+    assert not [note for note in grid.notes if "other jobs" in note]
+
+
 def test_heads_of_unlike_methods_are_no_comparison(frame_of: Any, grid_of: Any) -> None:
     table = one(frame_of(*grid_of(6, 1, **{"er": 0.5, "lwf__head=dlfl": 0.9})), rows="head")
     assert table.verdict is not None

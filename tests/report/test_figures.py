@@ -119,6 +119,20 @@ def test_a_method_that_lacks_jobs_takes_no_blocks_from_others(drawing_section: M
     assert "ewc (2 of 6)" in ranked.caption
 
 
+def test_a_legend_says_which_means_are_over_other_jobs(drawing_section: Make) -> None:
+    def lose_orders(document: dict[str, Any]) -> None:
+        if document["job"]["method"] == "er" and document["job"]["class_order"] != "default":
+            document["job"]["method"] = "lwf"
+
+    section = drawing_section(("er", "naive"), seeds=(0, 1), change=lose_orders)
+    with drawing():
+        pictures = [experiences.draw(section), retention.draw(section), cost.draw(section, "training_seconds")]
+    for picture in pictures:
+        assert picture is not None
+        shown = re.findall(r">([^<>]+)</text>", picture.rendered("svg").decode())
+        assert {"er (2 of 4 jobs)", "lwf (2 of 4 jobs)", "naive"} <= set(shown), picture.name
+
+
 def test_the_same_images_under_two_settings_are_one_block_of_the_ranks(tmp_path: Path, stored_runs: Make) -> None:
     methods = ("er", "dlfl", "naive")
 

@@ -130,6 +130,15 @@ def test_notes_in_latex_are_for_readers_of_a_paper(frame_of: Any, grid_of: Any) 
         assert told in text
 
 
+def test_no_format_hides_that_a_mean_is_over_other_jobs(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, lucky=0.9), *grid_of(2, 3, er=0.5)), ["last_map"])
+    for text in (rendered(table), to_markdown(table), to_csv(table), to_latex(table), to_html(table)):
+        flat = " ".join(text.split())
+        assert "incomplete: 2 of 6 jobs" in flat
+        assert "Means over other jobs than the rest compare little: lucky (2 of 6 jobs)." in flat
+        assert ("--class-orders random:1,random:2 completes them." in flat) == (text != to_latex(table))
+
+
 class Page(HTMLParser):
     """Collects tags, attributes and text."""
 

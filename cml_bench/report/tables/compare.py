@@ -164,7 +164,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         remarks.named_remark(jobs),
         remarks.averaged_remark(where, row, across),
         *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
-        remarks.unlike_remark(table.blocks, by),
+        remarks.unlike_remark(table.blocks, by) or remarks.fewer_jobs_remark(where, by, across if by == row else row),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
         remarks.cells_remark(left, uneven=uneven),
         remarks.dropped_remark(finished),
