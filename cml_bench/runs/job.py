@@ -156,5 +156,20 @@ def parse_class_orders(text: str) -> list[str]:
     return orders
 
 
+def seeds_text(seeds: Iterable[int]) -> str:
+    """Return the shortest text that ``parse_seeds`` reads as these, sorted."""
+    numbers = sorted(set(seeds))
+    if numbers == list(range(len(numbers))):
+        return str(len(numbers))
+    return ",".join(map(str, numbers)) + ("," if len(numbers) == 1 else "")
+
+
+def class_orders_text(class_orders: Iterable[str]) -> str:
+    """Return a text that ``parse_class_orders`` reads as these, the default first."""
+    orders = sorted(set(class_orders), key=lambda order: (order != "default", order))
+    # A single number would read as a count.
+    return ",".join(orders) + ("," if len(orders) == 1 and orders[0].isdigit() else "")
+
+
 def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("_.") or "_"

@@ -69,6 +69,40 @@ def test_bounds_are_compared_with_a_baseline_and_not_tested(frame_of: Any, grid_
     assert alone.notes[-1].endswith("with 95 % interval. Bounds are not tested.")
 
 
+def test_two_heads_on_one_seed_are_one_pair(frame_of: Any, grid_of: Any) -> None:
+    """The mean difference over the heads that both have; what one head alone tells is no less a pair."""
+    jobs = grid_of(
+        4, 2, **{"er": 0.5, "er__head=dlfl": 0.6, "lwf": 0.5, "lwf__head=dlfl": 0.62, "naive": 0.4, "joint": 0.9}
+    )
+    table = one(frame_of(*jobs), "last_map", rows="strategy", columns="head", baseline="er")
+    values = {(each["method"], (each["class_order"], each["seed"])): each["last_map"] for each in jobs}
+    assert table.differences is not None
+    for strategy, heads in {"lwf": ("", " head=dlfl"), "naive": ("",)}.items():
+        pairs = [
+            np.mean([values[strategy + head, block] - values["er" + head, block] for head in heads])
+            for block in {(each["class_order"], each["seed"]) for each in jobs}
+        ]
+        found = table.differences.loc[strategy]
+        assert found["n"] == 8
+        assert found["difference"] == pytest.approx(np.mean(pairs))
+        assert found["p"] == pytest.approx(stats.wilcoxon(np.round(pairs, 12)).pvalue)
+    assert table.verdict is not None
+    assert "over 8 pairs, 4 seeds x 2 class orders" in table.verdict.text
+    # Bounds are shown and not tested, as where rows are methods.
+    assert table.differences["p_holm"].isna().to_dict() == {"joint": True, "lwf": False, "naive": False}
+    assert "Holm-corrected for 2 comparisons." in table.notes[-1]
+
+
+def test_a_strategy_is_a_bound_if_all_its_jobs_are(frame_of: Any, grid_of: Any) -> None:
+    jobs = grid_of(3, 2, **{"er": 0.5, "er__head=dlfl": 0.5, "joint": 0.8, "other": 0.9, "other__head=dlfl": 0.9})
+    for each in jobs:
+        if each["method"] in ("joint", "other"):
+            each["family"] = "bound"
+    table = one(frame_of(*jobs), rows="strategy")
+    assert table.bounds == {"joint"}
+    assert table.notes[1] == "Bounds, not ranked: joint."
+
+
 def test_a_baseline_that_cannot_be_tested_says_so(frame_of: Any, grid_of: Any, job: Any) -> None:
     table = one(frame_of(*grid_of(2, 2, er=0.5, a=0.6, b=0.7)), baseline="er")
     assert table.notes[-1].endswith("No p can reach 0.05 with 4 pairs: that takes 7, as --seeds 3 --class-orders 3.")
@@ -108,8 +142,11 @@ def test_heads_are_compared_where_all_else_is_the_same(frame_of: Any, grid_of: A
         "Each head is averaged over strategy (er, lwf), class order (default, random:1).",
         "Left out, for only one head has them: joint, krt head=krt.",
     )
-    assert table.notes[0].startswith("Best last mAP: dlfl, 10.0 above linear (95 % interval 10.0 to 10.0 over 12 pairs")
-    assert table.notes[0].endswith(": real on these 2 class orders.")
+    # Two strategies on one seed are no two pairs.
+    assert table.notes[0] == (
+        "Best last mAP: dlfl, 10.0 above linear (95 % interval 10.0 to 10.0 over 6 pairs, 3 seeds x 2 class orders, "
+        "Wilcoxon p = 0.031): real on these 2 class orders."
+    )
 
 
 def test_jobs_without_a_pair_are_named(frame_of: Any, grid_of: Any) -> None:
@@ -121,6 +158,43 @@ def test_jobs_without_a_pair_are_named(frame_of: Any, grid_of: Any) -> None:
     (shown,) = compare(frame_of(*jobs), ["last_map"], rows="benchmark", columns="head").benchmarks
     assert shown.rows["n"].tolist() == [8]
     assert shown.notes[-1] == f"Not compared, {told}"
+
+
+def test_means_over_other_jobs_are_named_with_what_completes_them(frame_of: Any, grid_of: Any) -> None:
+    told = "Means over other jobs than the rest compare little: "
+    jobs = [*grid_of(2, 1, lucky=0.9), *grid_of(2, 3, er=0.5, lwf=0.4)]
+    table = one(frame_of(*jobs), "last_map")
+    assert table.rows["method"].tolist()[0] == "lucky"
+    assert table.notes[-1] == (
+        f"{told}lucky (2 of 6 jobs). Their command with --seeds 2 --class-orders random:1,random:2 completes them."
+    )
+    assert not [note for note in one(frame_of(*jobs[2:]), "last_map").notes if "other jobs" in note]
+    # Half of six each, and none of them the same.
+    apart = [each for each in grid_of(6, 1, er=0.5, lwf=0.4) if (each["seed"] < 3) == (each["method"] == "er")]
+    assert one(frame_of(*apart), "last_map").notes[-1] == (
+        f"{told}er (3 of 6 jobs), lwf (3 of 6 jobs). Their command with --seeds 6 --class-orders default completes "
+        "them."
+    )
+    few = [*jobs[:1], *jobs[2:], *grid_of(2, 3, "voc", er=0.8)]
+    side = one(frame_of(*few), "last_map", columns="benchmark")
+    assert [note for note in side.notes if "other jobs" in note] == [
+        f"{told}lucky (1 of 6 jobs on Digits, B0-C2). Their command with --seeds 2 --class-orders "
+        "default,random:1,random:2 completes them."
+    ]
+    turned = one(frame_of(*few), "last_map", rows="benchmark", columns="method")
+    assert [note for note in turned.notes if "other jobs" in note] == [
+        note for note in side.notes if "other jobs" in note
+    ]
+
+
+def test_heads_that_some_strategies_lack_are_named(frame_of: Any, grid_of: Any) -> None:
+    names = ("er", "er head=dlfl", "er head=krt", "lwf", "lwf head=dlfl")
+    jobs = grid_of(2, 1, **{name.replace(" ", "__"): 0.5 for name in names})
+    told = "Means over other jobs than the rest compare little: krt (2 of 4 jobs)."
+    assert told in one(frame_of(*jobs), "last_map", rows="head").notes
+    # In a grid the figures beside each other are over the same jobs.
+    grid = one(frame_of(*jobs), "last_map", rows="head", columns="strategy")
+    assert not [note for note in grid.notes if "other jobs" in note]
 
 
 def test_heads_of_unlike_methods_are_no_comparison(frame_of: Any, grid_of: Any) -> None:
@@ -356,8 +430,10 @@ def test_the_same_images_under_two_settings_are_one_block(frame_of: Any, grid_of
     er, lwf = grid_of(3, 1, er=0.5), grid_of(3, 1, lwf=0.4)
     one_way = [{**each, "benchmark_options": '{"regime": "full"}'} for each in (*er, *lwf)]
     other = [{**each, "benchmark_options": '{"regime": "single_positive"}'} for each in (*er, *lwf)]
-    note = one(frame_of(*one_way, *other), "last_map", columns="benchmark").notes[0]
-    assert note.startswith("Best last mAP: er, 10.0 above lwf over 3 pairs: cannot be told apart.")
+    table = one(frame_of(*one_way, *other), "last_map", columns="benchmark", baseline="lwf")
+    assert table.notes[0].startswith("Best last mAP: er, 10.0 above lwf over 3 pairs: cannot be told apart.")
+    assert table.differences is not None
+    assert table.differences["n"].to_dict() == {"er": 3}
     note = one(frame_of(*one_way, *grid_of(3, 1, "voc", er=0.5, lwf=0.4)), "last_map", columns="benchmark").notes[0]
     assert "over 6 pairs" in note
 

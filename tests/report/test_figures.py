@@ -6,6 +6,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from cml_bench.report.figures.files import FORMATS
 from cml_bench.report.figures.gallery import draw_all
 from cml_bench.report.figures.labelling import spread
 from cml_bench.report.figures.style import SHOWN, drawing, make_looks, short_names
+from cml_bench.report.stored.collect import collect
+from cml_bench.report.tables.compare import compare
 
 METHODS = ("joint", "er memory_size=200", "er memory_size=500", "naive")
 Make = Callable[..., Any]
@@ -114,6 +117,35 @@ def test_a_method_that_lacks_jobs_takes_no_blocks_from_others(drawing_section: M
     assert "over 6 blocks" in ranked.caption
     assert "naive (4 of 6)" in ranked.caption
     assert "ewc (2 of 6)" in ranked.caption
+
+
+def test_a_legend_says_which_means_are_over_other_jobs(drawing_section: Make) -> None:
+    def lose_orders(document: dict[str, Any]) -> None:
+        if document["job"]["method"] == "er" and document["job"]["class_order"] != "default":
+            document["job"]["method"] = "lwf"
+
+    section = drawing_section(("er", "naive"), seeds=(0, 1), change=lose_orders)
+    with drawing():
+        pictures = [experiences.draw(section), retention.draw(section), cost.draw(section, "training_seconds")]
+    for picture in pictures:
+        assert picture is not None
+        shown = re.findall(r">([^<>]+)</text>", picture.rendered("svg").decode())
+        assert {"er (2 of 4 jobs)", "lwf (2 of 4 jobs)", "naive"} <= set(shown), picture.name
+
+
+def test_the_same_images_under_two_settings_are_one_block_of_the_ranks(tmp_path: Path, stored_runs: Make) -> None:
+    methods = ("er", "dlfl", "naive")
+
+    def of_one_positive(document: dict[str, Any]) -> None:
+        document["job"]["benchmark_options"]["regime"] = "single_positive"
+
+    stored_runs(tmp_path / "full", methods)
+    stored_runs(tmp_path / "one", methods, change=of_one_positive)
+    (table,) = compare(collect(tmp_path), columns="benchmark").benchmarks
+    assert len(table.columns) == 2
+    with drawing():
+        picture = ranks.draw(table, make_looks(methods))
+    assert "over 6 blocks (benchmark, class order and seed)" in picture.caption
 
 
 def test_f1_over_thresholds_is_scikit_learns(drawing_section: Make) -> None:

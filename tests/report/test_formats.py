@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -105,6 +107,33 @@ def test_latex_escapes_every_letter(frame_of: Any, job: Any) -> None:
     assert r"a-{}-b & linear & BCE & $-$25.0" in bad
 
 
+def test_printed_tables_of_several_benchmarks_are_told_apart(frame_of: Any, grid_of: Any, job: Any) -> None:
+    nasty = [job("er", seed, 0.5, title="50 % of_a\n\nset", data="x&y") for seed in (0, 1)]
+    table = compare(frame_of(*nasty, *grid_of(2, 1, "voc", er=0.8)), ["last_map"])
+    printed = "\n".join(line for line in to_latex(table).splitlines() if not line.startswith("%"))
+    for part, above in zip(table.benchmarks, printed.split(r"\begin{tabular}"), strict=False):
+        heading = " ".join(part.heading.split())
+        for letter in "%_&":
+            heading = heading.replace(letter, f"\\{letter}")
+        assert f"\\textbf{{{heading}}}\\par" in above.splitlines()[-2]
+    # A blank line would end the paragraph within an argument.
+    assert all(line.count("{") == line.count("}") for line in printed.splitlines() if r"\textbf{5" in line)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("around", ["%s", r"\begin{table}\centering\caption{Ours.}%s\end{table}"])
+def test_latex_compiles_in_a_text_and_in_a_float(frame_of: Any, grid_of: Any, tmp_path: Path, around: str) -> None:
+    table = compare(frame_of(*grid_of(2, 1, er=0.5, lwf=0.4), *grid_of(2, 1, "v_o%c", er=0.8)), ["last_map"])
+    (tmp_path / "table.tex").write_text(to_latex(table))
+    packages = r"\documentclass{article}\usepackage{booktabs,graphicx}"
+    body = around % r"\input{table.tex}"
+    (tmp_path / "paper.tex").write_text(f"{packages}\\begin{{document}}{body}\\end{{document}}")
+    made = subprocess.run(
+        ["pdflatex", "-halt-on-error", "paper.tex"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout[-2000:]
+
+
 @pytest.mark.parametrize("name", ["[one]", "*one", "[one] two"])
 def test_latex_takes_no_name_for_an_argument(frame_of: Any, job: Any, name: str) -> None:
     """After the end of a row, or a rule, a bracket or a star would be theirs."""
@@ -128,6 +157,15 @@ def test_notes_in_latex_are_for_readers_of_a_paper(frame_of: Any, grid_of: Any) 
         "./a-{}-b.py:C",
     ):
         assert told in text
+
+
+def test_no_format_hides_that_a_mean_is_over_other_jobs(frame_of: Any, grid_of: Any) -> None:
+    table = compare(frame_of(*grid_of(2, 1, lucky=0.9), *grid_of(2, 3, er=0.5)), ["last_map"])
+    for text in (rendered(table), to_markdown(table), to_csv(table), to_latex(table), to_html(table)):
+        flat = " ".join(text.split())
+        assert "incomplete: 2 of 6 jobs" in flat
+        assert "Means over other jobs than the rest compare little: lucky (2 of 6 jobs)." in flat
+        assert ("--class-orders random:1,random:2 completes them." in flat) == (text != to_latex(table))
 
 
 class Page(HTMLParser):

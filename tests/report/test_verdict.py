@@ -133,6 +133,19 @@ def test_blocks_that_rivals_lack_are_named_with_the_ranks() -> None:
     assert "Out of the ranking: a lacks 1 of 6 blocks, left out for all: benchmark coco, seed 0." in told.text
 
 
+def test_heads_on_one_seed_are_one_block_of_the_ranks() -> None:
+    names = ["benchmark", "head", "seed"]
+    index = pd.MultiIndex.from_product([["coco", "voc"], ["linear", "dlfl"], range(3)], names=names)
+    figures = pd.DataFrame(np.tile([0.9, 0.5, 0.1], (12, 1)), index=index, columns=["a", "b", "c"])
+    assert "over 6 blocks of 2 benchmarks" in rank_verdict(figures, "last mAP").text
+    # One that lacks a head on a seed has no mean over the same heads there.
+    figures.loc[("coco", "dlfl", 0), "a"] = figures.loc[("voc", "dlfl", 1), "b"] = math.nan
+    figures.loc[("voc", "linear", 2), "c"] = math.nan
+    told = rank_verdict(figures, "last mAP").text
+    assert "over 3 blocks of 2 benchmarks" in told
+    assert "a lacks 1 of 6 blocks, left out for all: benchmark coco, seed 0." in told
+
+
 def test_few_seeds_are_warned_of() -> None:
     assert few_seeds(blocks(2, 5, a=[0.1] * 10)).startswith("Warning: 2 seeds only")
     assert few_seeds(blocks(3, a=[0.1] * 3)) == ""

@@ -54,7 +54,7 @@ def draw(section: Section, column: str) -> Picture | None:
     axes.set_xlabel(axis + (" (logarithmic)" if logarithmic else ""))
     axes.set_ylabel("last mAP (%)")
     ruled(axes, "both")
-    shown = {method: look for method, look in section.looks.items() if look.shown}
+    shown = {method: look for method, look in section.legend.items() if look.shown}
     heights = data.set_index("method")["map"]
     beside(axes, [(float(heights[method]), look) for method, look in shown.items() if method in heights], leaders=False)
     grey = [section.looks[method].name for method in data.loc[data["pareto"], "method"] if method not in shown]

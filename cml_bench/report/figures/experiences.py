@@ -21,7 +21,7 @@ def draw(section: Section) -> Picture:
     lowest = percent_axis(axes, "y", data["map"])
     ends = []
     for method, rows in data.groupby("method", sort=False):
-        look = section.looks[str(method)]
+        look = section.legend[str(method)]
         axes.plot(rows["experience"], rows["map"], **look.of_line)
         if look.shown:
             axes.fill_between(rows["experience"], rows["low"], rows["high"], color=look.colour, alpha=0.14, linewidth=0)

@@ -9,6 +9,7 @@ import pandas as pd
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.style import INK, OTHER, Look, blank
 from cml_bench.report.figures.wording import sentences
+from cml_bench.report.statistics.differences import one_a_pair
 from cml_bench.report.statistics.estimates import SIGNIFICANCE
 from cml_bench.report.statistics.ranks import Ranking, rank_methods
 from cml_bench.report.statistics.verdict import format_p
@@ -38,7 +39,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     counts = {str(method): int(blocks[method].notna().sum()) for method in blocks}
     most = max(counts.values(), default=0)
     whole = [method for method, count in counts.items() if count == most]
-    ranking = rank_methods(blocks[whole], lower_is_better=known.lower_is_better)
+    ranking = rank_methods(one_a_pair(blocks[whole]), lower_is_better=known.lower_is_better)
     # Imported here because it takes a second.
     from scikit_posthocs import critical_difference_diagram
 

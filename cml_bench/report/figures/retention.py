@@ -43,7 +43,7 @@ def draw(section: Section) -> Picture | None:
     ).set_in_layout(False)
     named = []
     for row in data.to_dict("records"):
-        look = section.looks[row["method"]]
+        look = section.legend[row["method"]]
         if look.shown:
             bars = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
             axes.plot([row["learnt_low"], row["learnt_high"]], [row["kept"], row["kept"]], **bars)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,13 @@ class Section:
         """How each method with a finished job is drawn, in the order of the table."""
         rows = self.table.rows[self.table.rows["n"] > 0]
         return make_looks(rows["method"], rows["loss"].fillna(""))
+
+    @cached_property
+    def legend(self) -> dict[str, Look]:
+        """Looks for means over all jobs: where others have jobs that a method lacks, its name says so."""
+        rows = self.table.rows[self.table.rows["n"] < self.table.rows["n_expected"]]
+        fewer = {row.method: f" ({row.n} of {row.n_expected} jobs)" for row in rows.itertuples()}
+        return {method: replace(look, name=look.name + fewer.get(method, "")) for method, look in self.looks.items()}
 
     def runs_of(self, method: str) -> list[Run]:
         """Return the finished jobs of a method."""

@@ -34,9 +34,10 @@ _ADVICE: Final = re.compile(r"[:;,.] [^:;,.]*(?<= )--[a-z][^.]*(?=\.)")
 def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
     """Return LaTeX ``tabular`` environments for booktabs, names escaped, best bold, second underlined, notes below.
 
+    Each stands under its heading: a paragraph, not a caption, so that the file may be put in a text or in a float.
     Methods go without what the columns of head and loss say, and a table that is wider than the text is made smaller.
     """
-    parts = []
+    parts = ["% Needs the packages booktabs and graphicx.\n"]
     for made in map(without_parts, all_grids(table, intervals=intervals)):
         style = made.cells.style.hide(axis="index").format(_shown)
         style = style.format_index(_shown, axis="columns")
@@ -45,11 +46,11 @@ def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
         body = style.to_latex(hrules=True, column_format=align)
         notes = "".join(map(_note, made.notes))
         parts.append(
-            f"{_comment(made.heading)} (needs the packages booktabs and graphicx)\n"
+            f"{{\\par\\medskip\\noindent\\textbf{{{_shown(_line(made.heading))}}}\\par\\nopagebreak\\smallskip}}\n"
             f"\\noindent\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{body}}}\n{notes}"
         )
     parts += map(_note, table.notes)
-    parts += [f"{_comment(f'unreadable: {line}')}\n" for line in table.unreadable]
+    parts += [f"% unreadable: {_line(line)}\n" for line in table.unreadable]
     return "\n".join(parts)
 
 
@@ -72,5 +73,5 @@ def _styles(cells: pd.DataFrame, marks: pd.DataFrame) -> npt.NDArray[np.str_]:
     return marks.reindex_like(cells).replace(_STYLES).to_numpy(dtype=np.str_)
 
 
-def _comment(text: str) -> str:
-    return f"% {' '.join(text.split())}"
+def _line(text: str) -> str:
+    return " ".join(text.split())

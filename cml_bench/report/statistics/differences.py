@@ -18,6 +18,9 @@ from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values
 DECIMALS: Final = 12
 """What is ranked is rounded to so many: the rounding of the machine would break ties and make zeros differ."""
 
+_PAIR: Final = ("benchmark", "class_order", "seed")
+"""What tells pairs apart: jobs that share all three share images, order of arrival and draws, and are one witness."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -45,13 +48,12 @@ def paired_difference(values: npt.ArrayLike, baseline: npt.ArrayLike) -> Differe
         values: (n,) figures; NaN where a job is missing.
         baseline: (n,) figures of the other method on the same seeds and class orders, in the same order.
     """
-    return paired_differences([values], baseline)[0]
+    return judged([np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)])[0]
 
 
-def paired_differences(methods: Sequence[npt.ArrayLike], baseline: npt.ArrayLike) -> list[Difference]:
-    """Return ``paired_difference`` of each method from the same baseline."""
-    figures = np.asarray(baseline, dtype=np.float64)
-    differences = [(np.asarray(values, dtype=np.float64) - figures).round(DECIMALS) for values in methods]
+def judged(samples: Sequence[npt.ArrayLike]) -> list[Difference]:
+    """Return ``paired_difference`` of each sample of differences; NaN where a job is missing."""
+    differences = [np.asarray(sample, dtype=np.float64).round(DECIMALS) for sample in samples]
     differences = [each[~np.isnan(each)] for each in differences]
     return [
         Difference(found, _signed_rank_p(each), smallest_p(len(each)))
@@ -59,16 +61,37 @@ def paired_differences(methods: Sequence[npt.ArrayLike], baseline: npt.ArrayLike
     ]
 
 
+def one_a_pair(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Return blocks in which those of the same benchmark, class order and seed are one, by their mean.
+
+    Two heads on one seed are no two pairs of strategies: their jobs share images and draws, and counted twice they
+    would make any difference look real.
+
+    Args:
+        blocks: One row a block, its index levels named, one column a competitor; NaN where a job is missing.
+
+    Returns:
+        One row a pair; NaN where one of the averaged is.
+    """
+    levels = [name for name in blocks.index.names if name in _PAIR]
+    if not blocks.index.to_frame(index=False)[levels].duplicated().any():
+        return blocks
+    means, whole = blocks.groupby(level=levels).mean(), blocks.notna().groupby(level=levels).all()
+    return means.where(whole)
+
+
 def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str] = ()) -> pd.DataFrame:
     """Compare every method with one, each over the blocks that both have, and correct for their number.
+
+    Blocks that share benchmark, class order and seed are one pair, by the mean of their differences.
 
     A test that has too few pairs to find anything, whatever they are, is not counted among those that are corrected
     for, and has no corrected p-value (Tarone 1990, "A modified Bonferroni method for discrete data", Biometrics 46);
     unless that holds for all of them.
 
     Args:
-        blocks: One row a block (seed x class order, perhaps x benchmark), one column a method; NaN where a job is
-            missing.
+        blocks: One row a block (seed x class order, perhaps x benchmark x head ...), one column a method; NaN where a
+            job is missing.
         baseline: The column to compare with.
         known: Columns whose place nobody asks about, bounds say: their differences are shown, and not tested.
 
@@ -83,7 +106,9 @@ def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str]
     if baseline not in blocks:
         raise CmlBenchError(f"baseline {baseline!r} is not in the table; {suggest(baseline, map(str, blocks))}")
     others = [column for column in blocks if column != baseline]
-    found = paired_differences([blocks[other] for other in others], blocks[baseline])
+    # What only one of two has says nothing of them, and must not take a pair from others.
+    gaps = [blocks[[other]].sub(blocks[baseline], axis=0).dropna() for other in others]
+    found = judged([one_a_pair(gap).to_numpy().ravel() for gap in gaps])
     table = pd.DataFrame(
         [
             {

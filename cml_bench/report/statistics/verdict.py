@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.differences import DECIMALS, Difference, paired_differences
+from cml_bench.report.statistics.differences import DECIMALS, Difference, judged, one_a_pair
 from cml_bench.report.statistics.estimates import FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.ranks import FEWEST_BLOCKS, Ranking, rank_methods
 
@@ -59,7 +59,7 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
-    rivals = rivals.dropna()
+    rivals = one_a_pair(rivals.dropna())
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
     if rivals.empty:
@@ -68,10 +68,8 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
     best = str(means.index[0])
     others = [str(other) for other in means.index[1:]]
-    # With all signs turned, what lies above the best is what the best leads by.
-    found = dict(
-        zip(others, paired_differences([-sign * rivals[other] for other in others], -sign * rivals[best]), strict=True)
-    )
+    leads = [sign * (rivals[best] - rivals[other]) for other in others]
+    found = dict(zip(others, judged(leads), strict=True))
     second, lead = next(iter(found.items()))
     among = " of those compared" if apart else ""
     side = "below" if lower_is_better else "above"
@@ -108,6 +106,7 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
+    rivals = one_a_pair(rivals)
     if rivals.shape[1] <= 2:
         return verdict(blocks, what, lower_is_better=lower_is_better, scale=scale)
     shared = len(rivals.dropna())

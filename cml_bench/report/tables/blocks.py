@@ -67,8 +67,8 @@ def make_blocks(keys: pd.DataFrame, figures: pd.Series[float], key: str) -> pd.D
     return cells.unstack(key)
 
 
-def one_a_data_set(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFrame:
-    """Return blocks in which the benchmarks of the same images are one, by their mean; NaN where one is missing.
+def by_images(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFrame:
+    """Return blocks in which the benchmarks of the same images are called the same, after these.
 
     The same images under other settings are no further evidence: their jobs share photos, seeds and class orders, and
     would make any difference look real.
@@ -80,11 +80,7 @@ def one_a_data_set(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFram
     if "benchmark" not in blocks.index.names or len(set(data.values())) == len(data):
         return blocks
     levels = blocks.index.to_frame(index=False)
-    levels["benchmark"] = levels["benchmark"].map(data)
-    values = blocks.reset_index(drop=True)
-    grouped = [levels[name] for name in levels]
-    means, whole = values.groupby(grouped).mean(), values.notna().groupby(grouped).all()
-    return means.where(whole)
+    return blocks.set_axis(pd.MultiIndex.from_frame(levels.assign(benchmark=levels["benchmark"].map(data))))
 
 
 def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ()) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from cml_bench.report.statistics.verdict import Verdict, few_seeds, rank_verdict
 from cml_bench.report.tables import remarks
 from cml_bench.report.tables.averages import average, row_notes
 from cml_bench.report.tables.baseline import with_baseline
-from cml_bench.report.tables.blocks import comparable, even_cells, find_competitors, make_blocks, one_a_data_set
+from cml_bench.report.tables.blocks import by_images, comparable, even_cells, find_competitors, make_blocks
 from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
 from cml_bench.report.tables.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.tables.quantities import COSTS, heading, quantity
@@ -141,7 +141,10 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
     rows = average(jobs, keys.loc[jobs.index], where.index, row, figures)
     defined = [column.key for column in columns if across == "metric"]
     rows["notes"] = [row_notes(each, defined) for each in rows.to_dict("records")]
-    bounds = set(keys.loc[jobs.index[jobs["family"] == BOUND], by]) if by in ("method", "strategy") else set()
+    bounds = _bounds(jobs["family"], keys[by]) if by in ("method", "strategy") else frozenset()
+    data = dict(
+        zip(keys.loc[finished.index, "benchmark"], finished["benchmark"] + finished["data"].fillna(""), strict=True)
+    )
     table = BenchmarkTable(
         **(_SEVERAL if "benchmark" in (row, across) else _configuration(jobs)),
         heading=_heading(jobs, row, across, metrics),
@@ -149,13 +152,11 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         metrics=metrics,
         columns=columns,
         rows=rows,
-        blocks=make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
+        blocks=by_images(make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by), data),
         competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
+        bounds=bounds,
     )
-    data = dict(
-        zip(keys.loc[finished.index, "benchmark"], finished["benchmark"] + finished["data"].fillna(""), strict=True)
-    )
-    found = _verdict(table, bounds, data) if ranked and len({*table.blocks} - bounds) > 1 else None
+    found = _verdict(table) if ranked and len({*table.blocks} - bounds) > 1 else None
     notes = (
         str(found or ""),
         few_seeds(table.blocks),
@@ -163,7 +164,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         remarks.named_remark(jobs),
         remarks.averaged_remark(where, row, across),
         *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
-        remarks.unlike_remark(table.blocks, by),
+        remarks.unlike_remark(table.blocks, by) or remarks.fewer_jobs_remark(where, by, across if by == row else row),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),
         remarks.cells_remark(left, uneven=uneven),
         remarks.dropped_remark(finished),
@@ -190,10 +191,16 @@ def _heading(jobs: pd.DataFrame, row: str, across: str, metrics: tuple[str, ...]
     return ": ".join(filter(None, (what, benchmark_heading(jobs))))
 
 
-def _verdict(table: BenchmarkTable, bounds: set[str], data: Mapping[str, str]) -> Verdict:
+def _bounds(families: pd.Series[str], labels: pd.Series[str]) -> frozenset[str]:
+    """Return the labels all of whose jobs are of bounds, as far as these say what they are."""
+    bound = (families.dropna() == BOUND).groupby(labels).all()
+    return frozenset(bound.index[bound])
+
+
+def _verdict(table: BenchmarkTable) -> Verdict:
     """Judge by ranks over several data sets, whose figures have no common scale, else by paired differences."""
     known = quantity(table.metrics[0])
-    rivals = one_a_data_set(table.blocks.drop(columns=list(bounds), errors="ignore"), data)
+    rivals = table.blocks.drop(columns=list(table.bounds), errors="ignore")
     levels = rivals.index.to_frame()
     several = "benchmark" in levels and levels["benchmark"].nunique() > 1
     judge = rank_verdict if several else verdict

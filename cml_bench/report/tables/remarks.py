@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import pandas as pd
 
 from cml_bench.report.statistics.estimates import CONFIDENCE, FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.verdict import listed
 from cml_bench.report.tables.keys import BLOCK
+from cml_bench.runs.job import class_orders_text, seeds_text
 
 
 def word(key: str) -> str:
@@ -83,6 +85,38 @@ def unlike_remark(blocks: pd.DataFrame, key: str) -> str:
     if key == "method" or blocks.shape[1] < 2 or (blocks.notna().sum(axis=1) > 1).any():
         return ""
     return f"No two of these differ in the {word(key)} alone: their means are over different jobs and compare nothing."
+
+
+def fewer_jobs_remark(keys: pd.DataFrame, by: str, beside: str) -> str:
+    """Say which means are over other jobs than those that they stand beside, and how to run what these lack.
+
+    Args:
+        keys: Keys of the jobs averaged.
+        by: Key whose values stand beside each other.
+        beside: The other key of the table, each value of which has figures of its own; ``metric`` for none.
+    """
+    fewer: list[str] = []
+    absent: set[tuple[Any, ...]] = set()
+    places = [("", keys)] if beside == "metric" else [(f" on {place}", each) for place, each in keys.groupby(beside)]
+    for place, here in places:
+        wanted = _blocks(here, by)
+        for label, own in here.groupby(by):
+            lacking = wanted - _blocks(own, by)
+            if lacking:
+                fewer.append(f"{label} ({len(wanted) - len(lacking)} of {len(wanted)} jobs{place})")
+                absent |= lacking
+    if not fewer:
+        return ""
+    told = f"Means over other jobs than the rest compare little: {listed(fewer)}."
+    if by != "method":
+        return told
+    _, orders, seeds = zip(*absent, strict=True)
+    command = f"Their command with --seeds {seeds_text(seeds)} --class-orders {class_orders_text(orders)}"
+    return f"{told} {command} completes them."
+
+
+def _blocks(keys: pd.DataFrame, by: str) -> set[tuple[Any, ...]]:
+    return set(keys[list(BLOCK[by])].itertuples(index=False, name=None))
 
 
 def dropped_remark(jobs: pd.DataFrame) -> str:

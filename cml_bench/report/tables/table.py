@@ -49,9 +49,11 @@ class BenchmarkTable:
             column of figures, and for ``seconds``, ``<key>_mean``, ``_std`` (sample deviation, NaN for one job),
             ``_low``, ``_high``, ``_level`` (interval of the mean and what it holds, see ``statistics.estimates``) and
             ``_n`` (jobs that define it).
-        blocks: Figures of the first metric, one row a block (what pairs have in common), one column a competitor: a
-            value of ``row``, or of the columns where these compete and rows do not.
+        blocks: Figures of the first metric, one row a block (what pairs have in common; benchmarks of the same images
+            by these), one column a competitor: a value of ``row``, or of the columns where these compete and rows do
+            not.
         competitors: Those that may be marked best: they have every block, and are no bounds.
+        bounds: Methods or strategies that see what a continual learner may not, where these compete.
         verdict: Whether the lead is real; None where no two compete.
         baseline: The competitor that others are compared with; None for none.
         differences: ``differences.differences_from`` the baseline; None without one.
@@ -70,6 +72,7 @@ class BenchmarkTable:
     rows: pd.DataFrame
     blocks: pd.DataFrame
     competitors: tuple[str, ...]
+    bounds: frozenset[str] = frozenset()
     verdict: Verdict | None = None
     baseline: str | None = None
     differences: pd.DataFrame | None = None
@@ -83,11 +86,6 @@ class BenchmarkTable:
         One job has no spread to compare with, so among single jobs nothing is called the best.
         """
         return self.rows[self.row].isin(self.competitors)
-
-    @property
-    def bounds(self) -> set[str]:
-        """Methods that see what a continual learner may not; for tables whose rows are methods."""
-        return set(self.rows.loc[self.rows["family"] == BOUND, "method"])
 
     def jobs_in(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a frame of ``collect`` that are jobs of its configuration."""
