@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cml_bench.data.table import refuse_large
+from cml_bench.data.vetting import refuse_large
 from cml_bench.errors import CmlBenchError
 
 Numbers = npt.NDArray[np.float32]

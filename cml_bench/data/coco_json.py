@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.json_blocks import BYTES, DamagedJsonError, members
-from cml_bench.data.table import LONGEST, Texts
+from cml_bench.data.table import Texts
+from cml_bench.data.vetting import LONGEST
 from cml_bench.errors import CmlBenchError
 
 Integers = npt.NDArray[np.int64]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy.io import loadmat
 
 from cml_bench.data.mat_check import check_mat
-from cml_bench.data.table import Ids, LabelTable, Texts, as_texts, table_from
+from cml_bench.data.table import Ids, LabelTable, Texts
+from cml_bench.data.vetting import as_texts, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import read_plain
 from cml_bench.labels import OUT_OF_SCOPE

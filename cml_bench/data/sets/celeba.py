@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, Texts, as_texts, table_from
+from cml_bench.data.table import LabelTable, Texts
 from cml_bench.data.text_lists import read_lines
+from cml_bench.data.vetting import as_texts, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
 

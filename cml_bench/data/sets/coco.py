@@ -18,7 +18,8 @@ import numpy.typing as npt
 from cml_bench.data.coco_json import Instances, Integers, read_instances
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.source import Source
-from cml_bench.data.table import Boxes, LabelTable, refuse_large, table_from
+from cml_bench.data.table import Boxes, LabelTable
+from cml_bench.data.vetting import refuse_large, table_from
 from cml_bench.errors import CmlBenchError
 
 Crowd = Literal["ignore", "label"]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.mat_files import field, items_of, load_mat, texts
-from cml_bench.data.table import Boxes, LabelTable, as_texts, table_from
+from cml_bench.data.table import Boxes, LabelTable
+from cml_bench.data.vetting import as_texts, table_from
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import PRESENT
 

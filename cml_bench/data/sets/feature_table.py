@@ -13,7 +13,8 @@ import numpy as np
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.feature_files import LABEL_LIST, READERS, FeatureFile
 from cml_bench.data.feature_rows import FeatureRows
-from cml_bench.data.table import LabelTable, table_from
+from cml_bench.data.table import LabelTable
+from cml_bench.data.vetting import table_from
 from cml_bench.errors import CmlBenchError
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, as_texts, refuse_large, table_from
+from cml_bench.data.table import LabelTable
+from cml_bench.data.vetting import as_texts, refuse_large, table_from
 from cml_bench.errors import CmlBenchError, suggest
 
 Grain = Literal["coarse", "fine"]

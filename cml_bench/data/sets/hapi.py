@@ -13,7 +13,8 @@ import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, as_texts, refuse_large, table_from
+from cml_bench.data.table import LabelTable
+from cml_bench.data.vetting import as_texts, refuse_large, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
 

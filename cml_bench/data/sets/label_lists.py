@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, as_texts, straight, table_from
+from cml_bench.data.table import LabelTable
 from cml_bench.data.text_lists import read_lines
+from cml_bench.data.vetting import as_texts, straight, table_from
 from cml_bench.errors import CmlBenchError
 
 

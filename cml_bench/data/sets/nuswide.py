@@ -10,8 +10,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import LabelTable, as_texts, table_from
+from cml_bench.data.table import LabelTable
 from cml_bench.data.text_lists import read_lines
+from cml_bench.data.vetting import as_texts, table_from
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import LabelArray
 

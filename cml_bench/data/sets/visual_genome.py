@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.json_files import read_json
-from cml_bench.data.table import LabelTable, Texts, as_texts, table_from
+from cml_bench.data.table import LabelTable, Texts
 from cml_bench.data.text_lists import read_lines
+from cml_bench.data.vetting import as_texts, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT
 

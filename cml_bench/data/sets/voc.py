@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
-from cml_bench.data.table import Boxes, LabelTable, table_from
+from cml_bench.data.table import Boxes, LabelTable
 from cml_bench.data.text_lists import read_lines
+from cml_bench.data.vetting import table_from
 from cml_bench.errors import CmlBenchError, suggest
 
 Difficult = Literal["drop", "label"]
