@@ -172,13 +172,20 @@ def find(kind: str, name: str) -> str:
     known = entries(kind)
     entry = known.get(name.replace("-", "_"))
     if entry is None:
-        singular = {"strategies": "strategy", "criteria": "criterion", "datasets": "data set"}.get(
-            kind, kind.removesuffix("s")
-        )
         file = f"{name}.py"
-        mend = f"for the file here write ./{file}:ClassName" if _is_file(file) else suggest(name, known)
-        raise CmlBenchError(f"there is no {singular} {name!r}: {mend}")
+        namesake = next((_singular(other) for other in KINDS if name in entries(other)), None)
+        if _is_file(file):
+            mend = f"for the file here write ./{file}:ClassName"
+        elif namesake:
+            mend = f"that is a {namesake}; cml-bench list {kind} shows what there is"
+        else:
+            mend = suggest(name, known)
+        raise CmlBenchError(f"there is no {_singular(kind)} {name!r}: {mend}")
     return entry.target
+
+
+def _singular(kind: str) -> str:
+    return {"strategies": "strategy", "criteria": "criterion", "datasets": "data set"}.get(kind, kind.removesuffix("s"))
 
 
 def _is_file(name: str) -> bool:

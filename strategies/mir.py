@@ -15,7 +15,6 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.labels import is_known
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.evaluating import evaluating
-from cml_bench.streams.dataset import Batch
 from cml_bench.training.context import RunContext
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import StrategyMeta
@@ -78,8 +77,7 @@ class MIRPlugin(MemoryPlugin):
         harm = interference(strategy._criterion, *logits, batch[1])
         # Stable: of equals the first.
         worst = harm.sort(descending=True, stable=True).indices[: self.batch_size or strategy.train_mb_size]
-        chosen = Batch(batch[0][worst], batch[1][worst], batch[2][worst], batch.sample_id[worst.cpu()])
-        strategy.loss += self.loss(strategy, chosen)
+        strategy.loss += self.loss(strategy, batch.select(worst))
 
 
 def look_ahead(model: nn.Module, loss: Tensor, x: Tensor, lr: float) -> tuple[Tensor, Tensor]:

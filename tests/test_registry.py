@@ -62,6 +62,8 @@ def test_hyphens_are_underscores() -> None:
         ("strategies", "dlf", "there is no strategy 'dlf': did you mean 'dlfl'?"),
         ("criteria", "bec", "there is no criterion 'bec': did you mean 'bce'?"),
         ("heads", "linaer", "there is no head 'linaer': did you mean 'linear'?"),
+        ("benchmarks", "naive", "there is no benchmark 'naive': that is a strategy; cml-bench list benchmarks shows"),
+        ("datasets", "split_coco", "there is no data set 'split_coco': that is a benchmark; cml-bench list datasets"),
         ("benchmarks", "zzz", "there is no benchmark 'zzz': known names: agcn_split_coco, "),
         ("strategies", "no_such_module:Mine", "module 'no_such_module' cannot be found"),
         ("strategies", "json:Mine", "json has no 'Mine'"),

@@ -92,10 +92,11 @@ def plan(job: Job) -> Plan:
     strategy = load("strategies", method.strategy)
     _check_declared(method.strategy, strategy)
     for key in own:
-        if key not in arguments(kind) and key in arguments(strategy):
+        part = key.partition(".")[0]
+        if key not in arguments(kind) and (key in arguments(strategy) or part in ("head", "loss", "wrap")):
+            whose = f"strategy {method.strategy}" if key in arguments(strategy) else "methods"
             raise CmlBenchError(
-                f"{key!r} is an option of strategy {method.strategy}: write it with the method, as in "
-                f"'{method.strategy} {key}={own[key]}'"
+                f"{key!r} is an option of {whose}: write it with the method, as in '{method.strategy} {key}={own[key]}'"
             )
     owner = f"benchmark {job.benchmark}"
     benchmark = kind(**convert(kind, own, owner=owner, beside=TRAINING_KEYS))

@@ -39,6 +39,11 @@ class Batch(list[Tensor]):
         super().__init__((x, y, task_label))
         self.sample_id = sample_id
 
+    def select(self, rows: Tensor) -> Batch:
+        """Return the items at (K,) indices; ids stay on the CPU, wherever the rest is."""
+        x, y, task_label = self
+        return Batch(x[rows], y[rows], task_label[rows], self.sample_id[rows.cpu()])
+
 
 class Sample(list[Any]):
     """One item ``[x, y, task_label]`` with its ``sample_id``."""

@@ -22,7 +22,7 @@ from cml_bench.testing.outcome import (
     require_exemptions,
     run_checks,
 )
-from cml_bench.testing.toy import Toy, toy_scenario, turn_over_unknown
+from cml_bench.testing.toy import Toy, recode_unknown, toy_scenario, turn_over_unknown
 from cml_bench.testing.trial import Trial, interrupted, require_learnt, try_out
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -165,6 +165,18 @@ def _unknown_entries_unread(case: StrategyCase) -> str:
     return f"{count} labels turned over behind unknown entries change nothing"
 
 
+def _codes_not_calculated_with(case: StrategyCase) -> str:
+    """The numbers that stand for unknown entries are never calculated with."""
+    # Neither is the number of a state: strategies may well tell UNMARKED from OUT_OF_SCOPE.
+    one, other = (try_out(case.plan, scenario=recode_unknown(toy_scenario(), code)) for code in (-3, -4))
+    read = (
+        "logits after experience {} depend on which negative number stands for unknown: leave entries out where "
+        "is_known(y) is False before a loss, a sum or a mean"
+    )
+    _require_same(one, other, read)
+    return "whichever negative numbers stand for unknown entries, nothing changes"
+
+
 def _future_labels(case: StrategyCase) -> str:
     """No batch is wider than the labels seen, and the rest of the stream makes no difference to its beginning."""
     n_seen = case.base.scenario.n_seen
@@ -249,8 +261,8 @@ def _cost_reported(case: StrategyCase) -> str:
 
 CHECKS = named(
     *(_metadata, _config_round_trip, _runs, _learns, _same_seed_same_result, _different_seed_differs),
-    *(_global_rng_untouched, _unknown_entries_unread, _future_labels, _memory_within_budget),
-    *(_memory_labels_as_stored, _evaluation_changes_nothing, _grows_once_per_experience),
+    *(_global_rng_untouched, _unknown_entries_unread, _codes_not_calculated_with, _future_labels),
+    *(_memory_within_budget, _memory_labels_as_stored, _evaluation_changes_nothing, _grows_once_per_experience),
     *(_no_positives_in_batch, _both_heads, _resumes_exactly, _cost_reported),
 )
 """Name of each check of a strategy to the function that makes it; the docstring says what it demands."""

@@ -131,3 +131,15 @@ def turn_over_unknown(scenario: MultiLabelScenario) -> tuple[MultiLabelScenario,
     source.labels[:, part.columns] = np.where(hidden, 1 - part.truth, part.truth)
     scenario.splits["train"] = dataclasses.replace(part, source=source)
     return scenario, int(hidden.sum())
+
+
+def recode_unknown(scenario: MultiLabelScenario, code: int) -> MultiLabelScenario:
+    """Write unknown entries of the training labels as a negative number that stands for no state.
+
+    They are still unknown (``labels >= 0`` says so), and no state is compared with two such numbers to another end, so
+    a learner cannot tell one from the other, unless it calculates with them.
+    """
+    for experience in scenario.train_stream:
+        labels = experience.dataset.labels.data
+        labels[~is_known(labels)] = code
+    return scenario

@@ -261,10 +261,12 @@ class MultiLabelTemplate(SupervisedTemplate):
         # Counted from 1, as progress is.
         for step, loss in enumerate(self._losses_read[done:], start=done + 1):
             if not math.isfinite(loss):
+                untrained = self.clock.train_exp_counter == self.clock.train_exp_epochs == 0 and step == 1
+                mend = "nothing was learnt yet, so look at inputs, checkpoint and loss" if untrained else "lower lr"
                 raise CmlBenchError(
                     f"the loss became {loss} in experience {self.clock.train_exp_counter + 1}, epoch "
                     f"{self.clock.train_exp_epochs + 1}, step {step} of {len(self.dataloader)} with "
-                    f"lr={self.optimizer.param_groups[0]['lr']:g}: lower lr"
+                    f"lr={self.optimizer.param_groups[0]['lr']:g}: {mend}"
                 )
 
     @contextmanager

@@ -26,9 +26,9 @@ COLUMNS = {
 }
 
 
-def read_jobs(table: str) -> pd.DataFrame:
+def read_jobs(table: str, file: str = "jobs.csv") -> pd.DataFrame:
     """Return a row a job of ``digits_grid`` or ``coco18_heads``: its factors, block and value (last mAP x 100)."""
-    jobs = pd.read_csv(REFERENCE / table / "jobs.csv")
+    jobs = pd.read_csv(REFERENCE / table / file)
     methods = {spec: parse_method(spec) for spec in jobs["method"].unique()}
     memory = {spec: dict(method.options).get("memory_size", "") for spec, method in methods.items()}
     kinds = pd.Series(memory).groupby(lambda spec: methods[spec].strategy).nunique()

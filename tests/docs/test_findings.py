@@ -114,3 +114,14 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
     photos = heads["read_jobs"]("coco18_heads").pivot_table(index="strategy", columns="head", values="value")
     for strategy, values in photos.iterrows():
         assert f"| `{strategy}` | {values['linear']:.1f} | {values['dlfl']:.1f} |" in texts["coco18_heads"]
+    first, second = (
+        heads["gains"](heads["read_jobs"]("coco18_heads", file)).set_index(["strategy", "block"])["gain"]
+        for file in ("jobs.csv", "second_seed.csv")
+    )
+    first, second = first.xs("default 0", level="block"), second.xs("default 1", level="block")
+    assert len(second) == 33
+    moved = (first - second).abs()
+    assert f"{first.mean():.1f}" == f"{second.mean():.1f}" == "-0.4"
+    assert moved.idxmax() == "agem"
+    told = f"correlate by {first.corr(second):.2f} and move by {moved.median():.1f} points in the median, at most by "
+    assert f"{told}{moved.max():.1f} (`agem` {first['agem']:+.1f} and {second['agem']:+.1f})" in texts["coco18_heads"]

@@ -109,6 +109,11 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
         (["er memory_size=many"], [], "option memory_size='many' of strategy er cannot be used"),
         (["er memory_size=-5"], [], "option memory_size='-5' of strategy er cannot be used"),
         (["er"], ["memory_size=5"], "write it with the method, as in 'er memory_size=5'"),
+        (
+            ["er"],
+            ["loss.scope=seen"],
+            "'loss.scope' is an option of methods: write it with the method, as in 'er loss.",
+        ),
         (["naive"], ["frozen=true", "augment=true"], "frozen=true trains on cached features"),
         (["naive"], ["experiences=zero,one"], 'write it as JSON, as in [["a", "b"], ["c"]]'),
         (["./no_class.py"], [], "write ./no_class.py:ClassName"),

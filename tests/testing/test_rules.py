@@ -12,6 +12,7 @@ import pytest
 import torch
 from avalanche.benchmarks import DatasetExperience
 from avalanche.core import SupervisedPlugin
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cml_bench import RunContext, Strategy, StrategyMeta
 from cml_bench.errors import CmlBenchError
@@ -234,6 +235,17 @@ class DividesByPositives(Base):
 
 
 @dataclass(frozen=True)
+class ReadsCodes(Base):
+    """Take the labels for targets, the codes of unknown entries with them."""
+
+    event = "before_backward"
+
+    def act(self, strategy: Any) -> None:
+        targets = strategy.mb_y.float()
+        strategy.loss = strategy.loss + 1e-3 * binary_cross_entropy_with_logits(strategy.mb_output, targets)
+
+
+@dataclass(frozen=True)
 class NeedsLabelFeatures(Base):
     """Shrink the label features, without saying that there must be some."""
 
@@ -285,6 +297,7 @@ BROKEN = {
     GrowsTooMuch: {"grows_once_per_experience"},
     Stands: {"learns"},
     DividesByPositives: {"no_positives_in_batch"},
+    ReadsCodes: {"codes_not_calculated_with"},
     NeedsLabelFeatures: {"both_heads"},
     Crashes: {"runs"},
     Doubles: {"config_round_trip"},

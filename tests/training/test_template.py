@@ -253,6 +253,15 @@ def test_a_loss_that_is_not_finite_is_named(tiny_scenario: Any, learn: Any, valu
     )
 
 
+def test_a_loss_that_was_never_finite_is_not_laid_on_the_learning_rate(tiny_scenario: Any, learn: Any) -> None:
+    class Breaking(SupervisedPlugin):
+        def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+            strategy.loss += math.nan
+
+    with pytest.raises(CmlBenchError, match=r"step 1 of .*: nothing was learnt yet, so look at inputs, checkpoint and"):
+        learn(Naive(), tiny_scenario(), extra=[Breaking()], lr=0.125)
+
+
 def test_an_absurd_learning_rate_ends_in_a_sentence(tiny_scenario: Any, learn: Any) -> None:
     with pytest.raises(
         CmlBenchError, match=r"loss became (nan|inf) in experience 1, epoch \d+, step \d+ of \d+ with lr=1e\+38"
