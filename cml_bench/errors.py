@@ -59,9 +59,12 @@ def in_one_line(error: BaseException, own_file: str | None = None) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'?"`` for the nearest known name, else the list of known names."""
+    """Return ``"did you mean 'x'?"`` for the nearest known name, else the list of known names.
+
+    Nearest of all is what bears the name behind a dot: ``loss.scope`` for ``scope``.
+    """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {_short(close[0])!r}?"
     return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"

@@ -29,6 +29,8 @@ _SUPPLIED = (
     *("train_mb_size", "train_epochs", "eval_mb_size", "eval_every", "peval_mode"),
 )
 """Arguments of an Avalanche strategy that the runner gives, so that they are not options."""
+_BUILT = ("self", "in_features")
+"""The same of a head."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def plan(job: Job) -> Plan:
                 f"{key!r} is an option of {whose}: write it with the method, as in '{method.strategy} {key}={own[key]}'"
             )
     owner = f"benchmark {job.benchmark}"
-    benchmark = kind(**convert(kind, own, owner=owner, beside=TRAINING_KEYS))
+    benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy)))
     return plan_method(method, strategy, benchmark, shared)
 
 
@@ -123,10 +125,9 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             f"schedule={training.schedule}: set epochs=1 schedule=constant"
         )
     _check_device(training.device, training.devices)
-    learner, learner_options = _learner(method.strategy, target, strategy_options)
+    learner, learner_options = _learner(method, target, strategy_options)
     meta = getattr(learner, "meta", None)
-    head = load_class("heads", method.head or (meta.head if meta else "linear"), Head)  # type: ignore[type-abstract]
-    criterion = load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
+    head, criterion = _head(method, meta), _criterion(method, meta)
     wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
@@ -140,14 +141,27 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
         learner=learner,
         learner_options=learner_options,
         head=head,
-        head_options=convert(
-            head, dict(method.head_options), owner=f"head {head.meta.name}", skip=("self", "in_features")
-        ),
+        head_options=convert(head, dict(method.head_options), owner=f"head {head.meta.name}", skip=_BUILT),
         criterion=criterion,
         criterion_options=criterion_options,
         wrapper=wrapper,
         wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
     )
+
+
+def _head(method: Method, meta: StrategyMeta | None) -> type[Head]:
+    return load_class("heads", method.head or (meta.head if meta else "linear"), Head)  # type: ignore[type-abstract]
+
+
+def _criterion(method: Method, meta: StrategyMeta | None) -> type[Criterion]:
+    return load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
+
+
+def _beside(method: Method, target: Any) -> list[str]:
+    """Return options that could be meant where one is unknown: those of the training, and of the method's parts."""
+    meta = getattr(target, "meta", None)
+    parts = {"head": arguments(_head(method, meta), _BUILT), "loss": arguments(_criterion(method, meta))}
+    return [*TRAINING_KEYS, *(f"{part}.{name}" for part, names in parts.items() for name in names)]
 
 
 def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:
@@ -211,10 +225,10 @@ def _check_declared(name: str, target: Any) -> None:
         )
 
 
-def _learner(name: str, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    owner = f"strategy {name}"
+def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
+    name, owner = method.strategy, f"strategy {method.strategy}"
     if inspect.isclass(target) and issubclass(target, Strategy):
-        return target(**convert(target, options, owner=owner, beside=TRAINING_KEYS)), {}
+        return target(**convert(target, options, owner=owner, beside=_beside(method, target))), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
     if not is_learner and not inspect.isfunction(target):
         raise CmlBenchError(

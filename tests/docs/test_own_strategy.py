@@ -51,7 +51,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_page_is_found_whole() -> None:
-    assert set(files()) == {"my_strategy.py", "crowded.py", "my_plugin.py", "test_my_strategy.py"}
+    assert set(files()) == {"my_strategy.py", "crowded.py", "unsure.py", "my_plugin.py", "test_my_strategy.py"}
 
 
 def test_the_test_of_the_page_passes(desk: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torchvision.io import encode_jpeg
 
-from cml_bench.data import table
+from cml_bench.data import vetting
 from cml_bench.data.arff import read_arff
 from cml_bench.data.data_set import DataSet
 from cml_bench.data.images import read_image
@@ -77,8 +77,8 @@ def test_an_instances_file(tmp_path: Path, entry: dict[str, Any], says: str) -> 
 
 def test_a_matrix_out_of_proportion_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of some megabytes names a million images and a million labels; here with lower limits."""
-    monkeypatch.setattr(table, "ALWAYS", 10_000)
-    monkeypatch.setattr(table, "RATIO", 1)
+    monkeypatch.setattr(vetting, "ALWAYS", 10_000)
+    monkeypatch.setattr(vetting, "RATIO", 1)
     names = [f"label {number}" for number in range(300)]
     data = coco(tmp_path, categories=[{"id": number, "name": name} for number, name in enumerate(names)])
     content = json.loads((tmp_path / "annotations/instances_train.json").read_text())

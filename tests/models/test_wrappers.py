@@ -317,7 +317,7 @@ def test_names_are_looked_up_before_anything_runs() -> None:
         "er wrap=pat memory_size=20",
         "gdumb wrap=pat_inference memory_size=20",
         "lwf wrap=pat",
-        "l2p wrap=pat_inference",
+        pytest.param("l2p wrap=pat_inference", marks=pytest.mark.slow),
     ],
 )
 def test_strategies_keep_their_rules_in_a_wrapper(method: str) -> None:

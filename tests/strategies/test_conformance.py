@@ -11,6 +11,8 @@ from cml_bench.registry import entries, load
 from cml_bench.testing import CHECKS, CheckOutcome, check_strategy
 
 METHODS = (*entries("strategies"), "dlfl memory_size=20")
+SLOW = {"coda_prompt", "l2p"}
+"""A Vision Transformer takes half a minute; ``dualprompt`` and ``multilane`` stand for these every time."""
 EXEMPT = {
     "joint": {"unknown_entries_unread", "future_labels", "grows_once_per_experience"},
     "cuter": {"memory_within_budget"},
@@ -25,7 +27,10 @@ def outcomes(method: str) -> dict[str, CheckOutcome]:
     return {outcome.name: outcome for outcome in check_strategy(method, raise_on_failure=False)}
 
 
-CASES = [pytest.param(method, check, id=f"{method}:{check}") for method in METHODS for check in CHECKS]
+MARKS = {method: [pytest.mark.slow] if method in SLOW else [] for method in METHODS}
+CASES = [
+    pytest.param(method, check, id=f"{method}:{check}", marks=MARKS[method]) for method in METHODS for check in CHECKS
+]
 
 
 @pytest.mark.parametrize(("method", "check"), CASES)
@@ -37,7 +42,7 @@ def test_conforms(method: str, check: str) -> None:
     assert outcome.detail
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(method, marks=MARKS[method]) for method in METHODS])
 def test_only_a_memory_can_be_missing(method: str) -> None:
     skipped = {name for name, outcome in outcomes(method).items() if outcome.status == "skipped"}
     assert skipped <= {"memory_within_budget", "memory_labels_as_stored"}
