@@ -197,7 +197,9 @@ def build_backbone(
         )
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
-        raise CmlBenchError(f"timm has no model {name!r}; {suggest(architecture, timm.list_models())}")
+        known, bare = timm.list_models(), architecture.replace("_", "").replace("-", "")
+        alike = [each for each in known if each.replace("_", "").startswith(bare)]
+        raise CmlBenchError(f"timm has no model {name!r}; {suggest(architecture, alike or known)}")
     stored = None
     if checkpoint is not None:
         stored = read_checkpoint(checkpoint, architecture, pretrained_on)

@@ -61,7 +61,8 @@ def test_a_worker_that_the_kernel_kills_is_a_failed_result(
     good = small_jobs(seeds=[0, 1])
     events: list[Event] = []
     execute([good[0], hungry, good[1]], tmp_path / "results", workers=2, report=events.append)
-    assert sorted(event.job for event in events if event.kind == "done") == [0, 2]
+    # What a worker said last may be lost with its neighbour: then its job is found done when its turn comes again.
+    assert {event.job for event in events if event.kind in ("done", "skipped")} == {0, 2}
     error = read_result(result_path(tmp_path / "results", hungry)).error
     assert error == "the process was killed (out of memory?): free memory, or run fewer jobs at once with --workers"
     assert [event.job for event in events if event.kind == "failed"] == [1]

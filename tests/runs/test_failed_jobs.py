@@ -126,7 +126,8 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
         (["naive"], ["class_order=randm:1"], "class_order 'randm:1' is unknown"),
         (["naive"], ["device=cuda:99"], "device='cuda:99' cannot be used"),
         (["naive"], ["device=gpu"], "device='gpu' cannot be used"),
-        (["naive"], ["backbone=resnet_18"], "resnet_18"),
+        (["naive"], ["backbone=resnet_18"], "did you mean 'resnet18'?"),
+        (["naive"], ["backbone=mobilenet_v2"], "did you mean 'mobilenetv2_"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
