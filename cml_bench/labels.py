@@ -76,14 +76,6 @@ def totals(labels: LabelArray) -> dict[str, int]:
     }
 
 
-def shown(labels: LabelArray) -> npt.NDArray[np.bool_]:
-    """Return whether each column is ``PRESENT`` in any row."""
-    found = np.zeros(labels.shape[1], dtype=np.bool_)
-    for rows in row_blocks(*labels.shape):
-        found |= (labels[rows] == PRESENT).any(axis=0)
-    return found
-
-
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple.
 

@@ -15,7 +15,7 @@ from cml_bench.data.data_set import DataSet
 from cml_bench.data.images import read_image
 from cml_bench.data.table import Texts
 from cml_bench.errors import CmlBenchError
-from cml_bench.labels import shown, totals
+from cml_bench.labels import OUT_OF_SCOPE, PRESENT, totals
 
 IMAGES_AT_ONCE = 64
 """Images that a thread reads before it reports."""
@@ -135,6 +135,8 @@ def image_paths(reports: Sequence[SplitReport]) -> list[Path]:
 def _count(data: DataSet, split: str, checksums: dict[str, bool]) -> SplitReport:
     table = data.read(split)
     expected = dict(data.meta.splits.get(split, {}))
+    # PRESENT is the largest of the states.
+    most = table.labels.max(axis=0, initial=OUT_OF_SCOPE)
     if data.meta.n_labels is not None:
         expected["label_names"] = data.meta.n_labels
     return SplitReport(
@@ -142,7 +144,7 @@ def _count(data: DataSet, split: str, checksums: dict[str, bool]) -> SplitReport
         checksums=checksums,
         counts={**totals(table.labels), "label_names": len(table.label_names), **table.counts},
         expected=expected,
-        never_shown=tuple(np.array(table.label_names, dtype=object)[~shown(table.labels)]),
+        never_shown=tuple(np.array(table.label_names, dtype=object)[most < PRESENT]),
         fingerprint=table.fingerprint,
         folder=data.image_folder(split),
         files=table.files,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,11 +157,12 @@ def _criterion(method: Method, meta: StrategyMeta | None) -> type[Criterion]:
     return load_class("criteria", method.loss or (meta.loss if meta else "bce"), Criterion)
 
 
-def _beside(method: Method, target: Any) -> list[str]:
-    """Return options that could be meant where one is unknown: those of the training, and of the method's parts."""
+def _beside(method: Method, target: Any) -> Iterator[str]:
+    """Yield what could be meant by an unknown option: those of the training and of the method's parts."""
+    yield from TRAINING_KEYS
     meta = getattr(target, "meta", None)
-    parts = {"head": arguments(_head(method, meta), _BUILT), "loss": arguments(_criterion(method, meta))}
-    return [*TRAINING_KEYS, *(f"{part}.{name}" for part, names in parts.items() for name in names)]
+    yield from (f"head.{name}" for name in arguments(_head(method, meta), _BUILT))
+    yield from (f"loss.{name}" for name in arguments(_criterion(method, meta)))
 
 
 def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:

@@ -123,5 +123,24 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
     moved = (first - second).abs()
     assert f"{first.mean():.1f}" == f"{second.mean():.1f}" == "-0.4"
     assert moved.idxmax() == "agem"
+    assert f"{(moved < 0.5).sum()} of 33 move by less than half a point" in texts["coco18_heads"]
     told = f"correlate by {first.corr(second):.2f} and move by {moved.median():.1f} points in the median, at most by "
     assert f"{told}{moved.max():.1f} (`agem` {first['agem']:+.1f} and {second['agem']:+.1f})" in texts["coco18_heads"]
+
+
+def test_the_page_of_the_long_tail_says_what_the_jobs_of_its_trained_backbone_do() -> None:
+    folder = ROOT / "results" / "reference" / "online_long_tail"
+    jobs, page = pd.read_csv(folder / "crops.csv"), (folder / "README.md").read_text(encoding="utf-8")
+    strategy = jobs["method"].str.split().str[0]
+    columns = ["last_map", "last_map_minor", "last_map_moderate", "last_map_major", "forgetting"]
+    cells = (100 * jobs.set_index(strategy)[columns]).groupby(level=0).agg(["mean", "std"])
+    assert len(cells) == 7
+    for name, row in cells.iterrows():
+        told = [f"{row[column, 'mean']:.1f} ± {row[column, 'std']:.1f}" for column in columns]
+        assert f"| `{name}` | {' | '.join(told)} |" in page, name
+    last, minor = (100 * jobs.pivot_table(index="seed", columns=strategy, values=name) for name in columns[:2])
+    behind, gain = last["naive"] - last["cuter"], minor.sub(minor["er"], axis=0)
+    assert f"{behind.mean():.1f} ({behind.min():.1f} to {behind.max():.1f}) below it" in page
+    for what, figures in (("minor mAP", gain.mean()), ("least", gain.min())):
+        told = "{:.1f}, {:.1f} and {:.1f}".format(*(figures[name] for name in ("ocdm", "er_balanced", "prs")))
+        assert f"{what} {told}" in page, told

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.io import write_png
 
 import cml_bench
+from cml_bench import cli
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.angles import angle_law
 from cml_bench.models.features import read_frozen
@@ -204,6 +205,21 @@ def test_nothing_kept_where_attention_is_gone():
     assert found.peak.tolist() == [[4.0], [4.0]]
 
 
+def test_the_command_finds_a_run_by_its_key(run, folder, capsys):
+    def call(name: str) -> str:
+        words = ["explain", name, "--results", str(run.parents[1]), "--image", "3", "--labels", "one"]
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--output", str(folder / "key.png")])
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    key = run.stem.rpartition("__")[2]
+    assert call(key[:6]) == call(str(run))
+    assert f"picture: {folder / 'key.png'}" in call(key)
+    assert "no result in" in (told := call("zzzz"))
+    assert "has a key that begins with 'zzzz'" in told
+
+
 @pytest.mark.slow
 def test_the_commands_end_to_end(folder):
     """Run with --save-models, then explain, each in a process of its own."""
@@ -230,10 +246,3 @@ def test_the_commands_end_to_end(folder):
     assert [line.split()[0] for line in lines[1:4]] == ["one", "one", "six"]
     assert lines[-1] == "picture: look.png"
     assert (folder / "look.png").stat().st_size > 5000
-    (result,) = folder.glob("runs/digits/*.json")
-    key = result.stem.rpartition("__")[2]
-    named = call("explain", key[:6], "--results", "runs", "--image", "3", "--labels", "one,six", "--after", "1,3")
-    assert named.returncode == 0, named.stderr
-    assert named.stdout.splitlines()[:-1] == lines[:-1]
-    unknown = call("explain", "runz", "--image", "3")
-    assert "no result in results/runs has a key that begins with 'runz'" in unknown.stderr
