@@ -14,6 +14,8 @@ import pytest
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.report.stored.collect import JOB_COLUMNS
+from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.table import BenchmarkTable
 from cml_bench.runs.results import write_result
 from cml_bench.runs.schema import SCHEMA_VERSION
 
@@ -203,3 +205,14 @@ def frame_of() -> Callable[..., pd.DataFrame]:
 def grid_of() -> Callable[..., list[dict[str, Any]]]:
     """Write jobs of methods over seeds and class orders."""
     return _grid_of
+
+
+@pytest.fixture(scope="session")
+def one() -> Callable[..., BenchmarkTable]:
+    """Compare jobs of one benchmark: a function of a frame, metrics and the options of ``compare``."""
+
+    def compared(frame: pd.DataFrame, *metrics: str, **options: Any) -> BenchmarkTable:
+        (table,) = compare(frame, metrics or ("last_map", "forgetting"), **options).benchmarks
+        return table
+
+    return compared
