@@ -214,10 +214,10 @@ def test_fine_tuning(
     assert meter.images == 2 * case.images
     dataset = experience.dataset
     model = BareModel(learner.model.backbone, learner.model.head)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=case.precision == "bf16"):
         images = dataset.inputs.fetch(torch.arange(4), training=False)
         expected = learner.model.eval()(images)
-        torch.testing.assert_close(model.eval()(images), expected, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(model.eval()(images).float(), expected.float(), rtol=0.05, atol=0.05)
     bare = _bare(case, model.train(), dataset.inputs, dataset.labels.data)
     flops = _flops_an_image(model, case.image_size)
     pairs = []
