@@ -118,8 +118,9 @@ class PixelInputs:
 
     def transform(self, stored: Tensor, *, training: bool) -> Tensor:
         """Return the float32 inputs of (B, L) stored rows."""
-        images, sizes = unpack(stored, self.side)
+        _, sizes = unpack(stored, self.side)
         if self.device.type == "cuda":
-            images = images.pin_memory()
-        images = images.to(self.device, non_blocking=True)
+            stored = stored.pin_memory()
+        # Whole rows travel: pixels alone have gaps, which would be closed on the way, in memory that is not pinned.
+        images, _ = unpack(stored.to(self.device, non_blocking=True), self.side)
         return self.training(images, sizes) if training and self.training is not None else self.evaluation(images)

@@ -32,8 +32,9 @@ class GrowingRows(nn.Module):
         """Add the rows missing to ``n_labels``, as wide as the features (B, D) and where they are."""
         missing = n_labels - sum(len(block) for block in self.biases)
         if missing > 0:
-            weight = torch.empty(missing, like.shape[1], device=like.device, dtype=like.dtype)
-            self.weights.append(nn.Parameter(self.initialise(weight)))
+            # Drawn on the CPU: a seed starts the same on every device.
+            weight = self.initialise(torch.empty(missing, like.shape[1], dtype=like.dtype)).to(like.device)
+            self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(weight.new_zeros(missing)))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.accelerators.cpu import CPUAccelerator
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from cml_bench.models.divided import divided
 from cml_bench.runs.run import run_job
+
+GPU = torch.device("cuda", 0)
 
 
 class OneGPU(DDPStrategy):
@@ -23,14 +26,22 @@ class OneGPU(DDPStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        return torch.device("cuda", 0)
+        return GPU
+
+
+class Counted(CPUAccelerator):
+    """As many devices as one likes; Fabric's own for GPUs has as many as there are."""
+
+    def setup_device(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
 
 
 def main() -> None:
     rank, port, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
     strategy = OneGPU(process_group_backend="gloo")
-    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy, plugins=[LightningEnvironment()])
+    fabric = Fabric(accelerator=Counted(), devices=2, strategy=strategy, plugins=[LightningEnvironment()])
     fabric.launch()
     with divided(fabric):
         jobs = torch.load(folder / "jobs.pt", weights_only=False)

@@ -165,8 +165,9 @@ def _bare(case: Case, model: BareModel, inputs: PixelInputs, labels: Tensor) -> 
 
     def epoch() -> None:
         for rows in torch.randperm(case.images).split(case.batch_size):
-            images, sizes = unpack(inputs.table[rows], inputs.side)
-            x = augment(pinned(images).to(DEVICE, non_blocking=True), sizes)
+            stored = inputs.table.index_select(0, rows)
+            images, _ = unpack(pinned(stored).to(DEVICE, non_blocking=True), inputs.side)
+            x = augment(images, unpack(stored, inputs.side)[1])
             y = pinned(labels[rows]).to(DEVICE, non_blocking=True)
             optimizer.zero_grad()
             with torch.autocast(DEVICE, torch.bfloat16, enabled=case.precision == "bf16"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from cml_bench.models.layout import FeatureKind
@@ -133,7 +135,10 @@ class Head(nn.Module, ABC):
             if name in known:
                 raise ValueError(f"label {name!r} is already in the head")
             known.add(name)
-        self.add_labels(tuple(names))
+        device = next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
+        # Drawn on the CPU, wherever they are needed: a seed starts the same on every device.
+        self.to("cpu").add_labels(tuple(names))
+        self.to(device)
         self.label_names += tuple(names)
         self.growth += (len(names),)
 

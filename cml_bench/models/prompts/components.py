@@ -82,7 +82,8 @@ def orthogonal_to(old: Tensor, count: int) -> Tensor:
 
     Where D dimensions cannot hold them all, the rows are random unit vectors.
     """
-    rows = torch.randn(count, old.shape[1], device=old.device)
+    # Drawn on the CPU: a seed starts the same on every device.
+    rows = torch.randn(count, old.shape[1]).to(old.device)
     if len(old) + count > old.shape[1]:
         return F.normalize(rows, dim=1)
     basis: Tensor = torch.linalg.qr(torch.cat([old, rows]).T).Q

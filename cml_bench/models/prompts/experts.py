@@ -40,9 +40,9 @@ class ExpertPrompts(PrefixPrompts):
 
     def grow(self) -> None:
         """Add an expert and its key."""
-        device = self.general.device
-        self.keys.append(nn.Parameter(torch.rand(self.expert_shape[-1], device=device)))
-        self.experts.append(nn.Parameter(torch.rand(self.expert_shape, device=device)))
+        # Drawn on the CPU: a seed starts the same on every device.
+        for parts, shape in ((self.keys, self.expert_shape[-1:]), (self.experts, self.expert_shape)):
+            parts.append(nn.Parameter(torch.rand(shape).to(self.general.device)))
 
     def select(self, query: Tensor) -> Selection:
         """Return general and expert prefixes; the loss is the images' mean of ``1 - cosine`` to the newest key."""
