@@ -22,7 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run.run, run.sweep, compare.compare, report.report, describe.describe, explain.explain):
+app.command(context_settings={"allow_extra_args": True})(run.run)
+for command in (run.sweep, compare.compare, report.report, describe.describe, explain.explain):
     app.command()(command)
 app.command(name="list")(listing.list_)
 app.command()(check.check)

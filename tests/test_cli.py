@@ -75,6 +75,13 @@ def test_a_wrong_name_ends_in_one_sentence(capsys: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_second_value_without_its_option_is_told_to_repeat_it(capsys: Any) -> None:
+    code, _, err = call(capsys, "run", "digits", "--method", "er", "naive")
+    assert code == 1
+    assert err.startswith("cml-bench: 'naive' belongs to no option: repeat the option")
+    assert err.count("\n") == 1
+
+
 def test_debug_gives_the_traceback() -> None:
     code = "from cml_bench.cli import main; main(['list', 'strategy'])"
     plain, debug = (

@@ -54,6 +54,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the jobs an
 
 
 def run(
+    context: typer.Context,
     benchmark: Annotated[str, typer.Argument(help="Benchmark name or ./file.py:Class.")] = "digits",
     method: Annotated[
         list[str] | None, typer.Option(help="Strategy with options, e.g. 'er head=dlfl memory_size=500'; repeat it.")
@@ -85,6 +86,11 @@ def run(
     from cml_bench.runs.engines.processes import warm_up
     from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_extras
 
+    if context.args:
+        raise CmlBenchError(
+            f"{' '.join(context.args)!r} belongs to no option: repeat the option for each value (--method er --method "
+            "naive), and quote a method with options (--method 'er memory_size=500')"
+        )
     # Workers import while this process does; with one worker nothing is forked.
     if workers != 1 and engine in (None, "processes") and not dry_run:
         warm_up()
