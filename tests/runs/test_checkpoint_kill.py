@@ -101,9 +101,7 @@ def predictions(results: Path, job: Job) -> bytes:
 FEDERATED = "er memory_size=20 federated='clients=3 rounds=3'"
 
 
-@pytest.mark.parametrize(
-    "method", ["er memory_size=20", "krt", "l3a", "from_scratch", pytest.param(FEDERATED, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["er memory_size=20", "l3a", pytest.param(FEDERATED, marks=pytest.mark.slow)])
 def test_killed_jobs_go_on(method: str, tmp_path: Path) -> None:
     killed_and_gone_on(method, tmp_path, 2)
 

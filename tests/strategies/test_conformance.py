@@ -11,8 +11,8 @@ from cml_bench.registry import entries, load
 from cml_bench.testing import CHECKS, CheckOutcome, check_strategy
 
 METHODS = (*entries("strategies"), "dlfl memory_size=20")
-SLOW = {"coda_prompt", "l2p"}
-"""A Vision Transformer takes half a minute; ``dualprompt`` and ``multilane`` stand for these every time."""
+SLOW = {"coda_prompt", "l2p", "multilane"}
+"""A Vision Transformer takes half a minute; ``dualprompt`` stands for these every time."""
 EXEMPT = {
     "joint": {"unknown_entries_unread", "future_labels", "grows_once_per_experience"},
     "cuter": {"memory_within_budget"},
