@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ METHODS = [
 ]
 
 
+def joined(blocks: Iterable[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return np.concatenate([block.astype(np.float32).ravel() for block in blocks])
+
+
 def logits(job: Job, **given: Any) -> np.ndarray[Any, Any]:
-    return np.concatenate([block.astype(np.float32).ravel() for block in run_job(job, **given).predictions.logits])
+    return joined(run_job(job, **given).predictions.logits)
 
 
 def difference(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
@@ -68,8 +72,7 @@ def pair(small_jobs: Jobs, method: str, **options: Any) -> list[Job]:
 def test_a_gpu_says_what_a_cpu_says(small_jobs: Jobs, method: str) -> None:
     on_cpu, on_gpu = pair(small_jobs, method)
     made = run_job(on_gpu)
-    given = np.concatenate([block.astype(np.float32).ravel() for block in made.predictions.logits])
-    assert difference(logits(on_cpu), given) < ROUNDING
+    assert difference(logits(on_cpu), joined(made.predictions.logits)) < ROUNDING
     peaks = made.result["cost"]["peak_gpu_memory_mb"]
     assert min(peaks[phase] for phase in ("training", "evaluation")) > 0
 
@@ -144,5 +147,4 @@ def test_two_processes_take_means_over_whole_batches(small_jobs: Jobs, tmp_path:
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for job, one, two in zip(jobs, first, second, strict=True):
         assert all(np.array_equal(*blocks) for blocks in zip(one, two, strict=True))
-        shared = np.concatenate([block.astype(np.float32).ravel() for block in one])
-        assert difference(logits(job), shared) < ROUNDING
+        assert difference(logits(job), joined(one)) < ROUNDING
