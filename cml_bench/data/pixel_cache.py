@@ -114,7 +114,10 @@ class PixelInputs:
 
     def fetch(self, rows: Tensor, *, training: bool) -> Tensor:
         """Return the (B, 3, size, size) float32 inputs of (B,) rows, augmented in training if the table augments."""
-        return self.transform(self.table.index_select(0, rows), training=training)
+        # Gathered where a GPU can read it: memory of its own would be copied once more.
+        shape, pinned = (len(rows), self.table.shape[1]), self.device.type == "cuda"
+        stored = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        return self.transform(torch.index_select(self.table, 0, rows, out=stored), training=training)
 
     def transform(self, stored: Tensor, *, training: bool) -> Tensor:
         """Return the float32 inputs of (B, L) stored rows."""

@@ -165,8 +165,9 @@ def _bare(case: Case, model: BareModel, inputs: PixelInputs, labels: Tensor) -> 
 
     def epoch() -> None:
         for rows in torch.randperm(case.images).split(case.batch_size):
-            stored = inputs.table.index_select(0, rows)
-            images, _ = unpack(pinned(stored).to(DEVICE, non_blocking=True), inputs.side)
+            stored = torch.empty((len(rows), inputs.table.shape[1]), dtype=torch.uint8, pin_memory=DEVICE == "cuda")
+            torch.index_select(inputs.table, 0, rows, out=stored)
+            images, _ = unpack(stored.to(DEVICE, non_blocking=True), inputs.side)
             x = augment(images, unpack(stored, inputs.side)[1])
             y = pinned(labels[rows]).to(DEVICE, non_blocking=True)
             optimizer.zero_grad()
