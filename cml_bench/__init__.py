@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cml_bench.report.stored.terminal import list_results
     from cml_bench.report.stored.verify import verify_results
     from cml_bench.report.stream.describe import describe
+    from cml_bench.report.tables.by_job import export_jobs
     from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, DataSetBenchmark
     from cml_bench.runs.merge import merge_results
     from cml_bench.runs.results import read_result
@@ -62,6 +63,7 @@ _HOMES = {
     "cml_bench.report.stored.rescore": ("rescore",),
     "cml_bench.report.stored.terminal": ("list_results",),
     "cml_bench.report.stored.verify": ("verify_results",),
+    "cml_bench.report.tables.by_job": ("export_jobs",),
     "cml_bench.runs.benchmark": ("Benchmark", "BenchmarkMeta", "DataSetBenchmark"),
     "cml_bench.runs.merge": ("merge_results",),
     "cml_bench.runs.results": ("read_result",),
@@ -108,6 +110,7 @@ __all__ = [
     "describe",
     "evaluate",
     "explain",
+    "export_jobs",
     "export_results",
     "head_angles",
     "label_angles",

@@ -19,11 +19,18 @@ app = typer.Typer(
 
 
 class By(str, Enum):
-    """What has a row of its own."""
+    """What has a row of its own where metrics are computed anew."""
 
     job = "job"
     experience = "experience"
     label = "label"
+
+
+class Row(str, Enum):
+    """What has a row of its own in an exported table."""
+
+    figure = "figure"
+    job = "job"
 
 
 RunsArgument = Annotated[
@@ -124,13 +131,25 @@ def rescore(
 
 
 @app.command()
-def export(runs: RunsArgument = None, output: OutputOption = None) -> None:
-    """Write every figure as a row of its own (CSV): job, experience, label, metric, value."""
+def export(
+    runs: RunsArgument = None,
+    by: Annotated[Row, typer.Option(help="What has a row: every figure, or a job.")] = Row.figure,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="With --by job, a figure to show, or a cost; repeat it. By default all."),
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Write results as CSV: a row a figure (job, experience, label, metric, value), or with --by job a row a job."""
     from cml_bench.commands.console import put_out
     from cml_bench.report.formats.csv_text import csv_text
     from cml_bench.report.stored.export import export_results
+    from cml_bench.report.tables.by_job import export_jobs
 
-    put_out(csv_text(export_results(runs or [DEFAULT_RESULTS])), output)
+    where = runs or [DEFAULT_RESULTS]
+    if by is Row.figure and metric:
+        raise CmlBenchError(f"--metric {metric[0]} chooses columns, which a row a figure has not: add --by job")
+    put_out(csv_text(export_results(where) if by is Row.figure else export_jobs(where, metric or ())), output)
 
 
 @app.command()

@@ -43,6 +43,7 @@ def main() -> None:
     strategy = OneGPU(process_group_backend="gloo")
     fabric = Fabric(accelerator=Counted(), devices=2, strategy=strategy, plugins=[LightningEnvironment()])
     fabric.launch()
+    torch.backends.cudnn.allow_tf32 = False
     with divided(fabric):
         jobs = torch.load(folder / "jobs.pt", weights_only=False)
         torch.save([run_job(job).predictions.logits for job in jobs], folder / f"{rank}.pt")
