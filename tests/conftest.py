@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,6 +34,10 @@ from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.schedule import SchedulePlugin
 from cml_bench.training.strategy import Strategy
 from cml_bench.training.template import MultiLabelTemplate
+
+# Shells start jobs in the background with it ignored, and so would start all that tests stop by Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples are small; what takes long is a busy machine, which is no property of the code.
 # A gate asks the same questions every time, and fewer; whoever works on the code is asked new ones.
