@@ -92,7 +92,7 @@ def test_what_was_learnt_within_an_experience_is_kept(
     try:
         until(lambda: len(list(steps.glob("0-*"))) == workers)
         process.send_signal(number)
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=120)[1]
     finally:
         process.kill()
     assert process.returncode == status
