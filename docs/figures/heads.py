@@ -57,10 +57,13 @@ def gains(jobs: pd.DataFrame) -> pd.DataFrame:
     return (wide["dlfl"] - wide["linear"]).rename("gain").reset_index()
 
 
-def factors() -> pd.Series:
-    """Return the shares of the variance of last mAP over strategy, head and annotation on digits."""
-    jobs = read_jobs("digits_grid")
-    return SHARES["shares"](jobs[jobs["head"].isin(["linear", "dlfl"])], ["strategy", "head", "annotation"])
+FACTORS = {"digits_grid": ["strategy", "head", "annotation"], "coco18_heads": ["strategy", "head"]}
+
+
+def factors(name: str) -> pd.Series:
+    """Return the shares of the variance of last mAP over strategy, head and, on digits, annotation."""
+    jobs = read_jobs(name)
+    return SHARES["shares"](jobs[jobs["head"].isin(["linear", "dlfl"])], FACTORS[name])
 
 
 def summary() -> pd.DataFrame:
@@ -81,6 +84,29 @@ def summary() -> pd.DataFrame:
                 "most": f"{own.idxmax()} {own.max():.1f}",
             }
     return pd.DataFrame(found).T
+
+
+def table(name: str) -> list[str]:
+    """Return the lines of a page's table: mean last mAP by strategy, annotation and head; of photos gain and cost, too.
+
+    Seconds are those of seed 0: the others ran beside other work.
+    """
+    jobs = read_jobs(name)
+    jobs = jobs[jobs["head"].isin(["linear", "dlfl"])]
+    means = jobs.pivot_table(index="strategy", columns=["annotation", "head"], values="value")
+    columns = [(each, head) for each in COLUMNS if each in means for head in ("linear", "dlfl")]
+    means = means[columns].sort_values(columns[0], ascending=False)
+    cells = means.map("{:.1f}".format).set_axis(range(len(columns)), axis=1)
+    if name == "coco18_heads":
+        found = gains(jobs).groupby("strategy")["gain"].apply(estimate)
+        cells["gain"] = found.map(lambda gain: f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]")
+        alone = jobs[jobs["seed"] == 0]
+        seconds = alone.pivot_table(index="strategy", columns="head", values="training_seconds")
+        cells["seconds"], cells["dlfl"] = seconds["linear"].map("{:.1f}".format), seconds["dlfl"].map("{:.0f}".format)
+    return [
+        f"| {' | '.join([f'`{strategy}`', *row])} |"
+        for strategy, row in zip(cells.index, cells.to_numpy(), strict=True)
+    ]
 
 
 def draw(path: Path) -> None:
@@ -117,6 +143,8 @@ def draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print((100 * factors()).round(1))  # noqa: T201
     print(summary().to_string())  # noqa: T201
+    for each in FACTORS:
+        shares = (100 * factors(each)).round(1).to_string()
+        print("", each, shares, *table(each), sep="\n")  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))
