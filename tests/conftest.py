@@ -39,6 +39,10 @@ from cml_bench.training.template import MultiLabelTemplate
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Workers of pytest-xdist share the cores, and threads that wait for one another would spin on them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 # Examples are small; what takes long is a busy machine, which is no property of the code.
 # A gate asks the same questions every time, and fewer; whoever works on the code is asked new ones.
 IS_GATE = "CI" in os.environ

@@ -8,7 +8,9 @@ import pytest
 
 from cml_bench import Strategy, StrategyMeta
 from cml_bench.errors import CmlBenchError
-from cml_bench.testing import check_strategy
+from cml_bench.testing import CHECKS, check_strategy
+from cml_bench.testing.outcome import run_checks
+from cml_bench.testing.strategies import StrategyCase
 
 META = StrategyMeta(name="broken", title="Broken", family="test")
 
@@ -63,8 +65,8 @@ class WronglyExempt(Strategy):
     ],
 )
 def test_metadata_says_what_is_missing(kind: type[Strategy], sentence: str) -> None:
-    found = {outcome.name: outcome for outcome in check_strategy(kind, raise_on_failure=False)}
-    assert (found["metadata"].status, found["metadata"].detail) == ("failed", sentence)
+    (found,) = run_checks({"metadata": CHECKS["metadata"]}, StrategyCase(kind), raise_on_failure=False)
+    assert (found.status, found.detail) == ("failed", sentence)
 
 
 def test_an_exemption_is_reported_with_its_reason() -> None:
@@ -126,4 +128,4 @@ class Listing(Strategy):
 
 def test_awkward_options_survive_as_text() -> None:
     assert len(fields(Listing)) == 4
-    check_strategy(Listing)
+    run_checks({"config_round_trip": CHECKS["config_round_trip"]}, StrategyCase(Listing), raise_on_failure=True)

@@ -9,7 +9,8 @@ import torch
 
 from cml_bench.registry import entries, load
 from cml_bench.runs.learn import Course
-from cml_bench.testing import check_strategy
+from cml_bench.testing import CHECKS
+from cml_bench.testing.outcome import run_checks
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import toy_backbone, toy_scenario
 from cml_bench.testing.trial import interrupted, try_out
@@ -17,7 +18,8 @@ from cml_bench.training.context import RunContext
 
 
 def outcome(strategy: str) -> tuple[str, str]:
-    (found,) = (found for found in check_strategy(strategy, raise_on_failure=False) if found.name == "resumes_exactly")
+    check = {"resumes_exactly": CHECKS["resumes_exactly"]}
+    (found,) = run_checks(check, StrategyCase(strategy), raise_on_failure=False)
     return found.status, found.detail
 
 
