@@ -34,6 +34,8 @@ JOB_COLUMNS: Final = (
     "benchmark",
     "version",
     "benchmark_options",
+    "benchmark_settings",
+    "label_order",
     "sources",
     "data",
     "title",
@@ -73,11 +75,12 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
 
     Returns:
         A frame with ``JOB_COLUMNS`` and one column for each key of ``metrics.summary`` (fractions or counts; NaN where
-        undefined). ``benchmark_options`` is canonical JSON, so that equal settings compare equal, and so are
-        ``strategy_options`` (defaults filled in), ``parts`` (head, criterion and wrapper with their options) and
-        ``training`` (settings, defaults filled in), None for failed jobs; ``named`` is what the job called its method,
-        and ``method`` the same until ``by_shortest_name`` has seen it; ``sources`` a digest of the labels and ``data``
-        one of labels and weights (None for a job that failed before it had read them); ``code_version`` that of the
+        undefined). ``benchmark_options``, the settings given, is canonical JSON, so that equal settings compare equal,
+        and so are, with defaults filled in, ``benchmark_settings``, ``training``, ``strategy_options`` and ``parts``
+        (head, criterion and wrapper with their options), None for failed jobs; ``named`` is what the job called its
+        method, and ``method`` the same until ``by_shortest_name`` has seen it; ``label_order`` is a digest of the names
+        of the labels as they arrive, ``sources`` one of the labels and ``data`` one of labels and weights (None for a
+        job that failed before it had read them); ``code_version`` that of the
         cml_bench that ran it, and ``finished`` when (both None where the result does not say); ``when_learnt`` the mAP
         of each experience's labels right after it; ``label_groups`` the names of the groups that the benchmark
         declares.
@@ -143,6 +146,8 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "benchmark": job.benchmark,
         "version": benchmark and _text(benchmark.version),
         "benchmark_options": _canonical(job.benchmark_options),
+        "benchmark_settings": _settings(job.resolved, "benchmark"),
+        "label_order": benchmark and _digest(list(benchmark.label_names)),
         "sources": _digest(_fingerprints(result)),
         "data": _data_digest(result),
         "title": benchmark and benchmark.title,
@@ -157,7 +162,7 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "replay_labels": method and method.replay_labels,
         "strategy_options": method and _canonical(method.options),
         "parts": method and _canonical(_parts(method)),
-        "training": _training(job.resolved),
+        "training": _settings(job.resolved, "training"),
         "class_order": job.class_order,
         "seed": job.seed,
         **costs(result.cost),
@@ -192,9 +197,9 @@ def _parts(method: MethodRecord) -> list[object]:
     return [method.head, method.head_options, method.loss, method.loss_options, method.wrap, method.wrap_options]
 
 
-def _training(resolved: Options) -> str | None:
-    """Return the training settings, without where files lie; None where the result does not say."""
-    found = resolved.get("training")
+def _settings(resolved: Options, part: str) -> str | None:
+    """Return the settings of benchmark or training, without where files lie; None where the result does not say."""
+    found = resolved.get(part)
     if not isinstance(found, dict):
         return None
     return _canonical({key: value for key, value in found.items() if key not in LOCATIONS})

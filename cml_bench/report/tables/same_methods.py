@@ -9,11 +9,12 @@ import pandas as pd
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.tables.repeats import CONFIGURATION
+from cml_bench.report.tables.same_settings import by_shortest_settings, shortest
 from cml_bench.runs.method import Method, parse_method
 
 
 def by_shortest_name(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return the jobs with each ``method`` called by the shortest name under which the same was run.
+    """Return the jobs with method, settings and class order called by the shortest name under which the same was run.
 
     A result says what its job came to, defaults of strategy, head and criterion filled in. Two names mean the same
     everywhere if that is the same and they give the same training settings. Names that give other training settings
@@ -23,9 +24,13 @@ def by_shortest_name(jobs: pd.DataFrame) -> pd.DataFrame:
     Args:
         jobs: What ``collect`` returned, or some of its rows. Column ``named`` keeps what each job was called.
     """
-    named = jobs["named"].fillna(jobs["method"]).dropna()
-    known = jobs.loc[named.index]
-    methods = {name: read_method(name) for name in named.unique()}
+    jobs = jobs.assign(named=jobs["named"].fillna(jobs["method"]))
+    methods = {name: read_method(name) for name in jobs["named"].dropna().unique()}
+    told = zip(jobs["named"], jobs["strategy_options"], strict=True)
+    trains_its_own_way = {name for name, own in told if isinstance(own, str) and _training(methods[name], own)}
+    jobs = by_shortest_settings(jobs, methods.keys() - trains_its_own_way)
+    known = jobs.dropna(subset=["named"])
+    named = known["named"]
     everywhere: list[Hashable] = []
     here: list[Hashable] = []
     for name, options, parts, training in zip(
@@ -36,7 +41,7 @@ def by_shortest_name(jobs: pd.DataFrame) -> pd.DataFrame:
         everywhere.append((*core, _training(method, options)) if isinstance(options, str) else None)
         here.append((*core, training) if isinstance(training, str) else None)
     configurations = known.groupby(CONFIGURATION, dropna=False, sort=False).ngroup()
-    return jobs.assign(named=named, method=_shortest(_shortest(named, everywhere), here, within=configurations))
+    return jobs.assign(method=shortest(shortest(named, everywhere), here, within=configurations))
 
 
 def strategy_names(jobs: pd.DataFrame) -> pd.Series[str]:
@@ -51,7 +56,7 @@ def strategy_names(jobs: pd.DataFrame) -> pd.Series[str]:
         (methods[name].strategy, options, _training(methods[name], options)) if isinstance(options, str) else None
         for name, options in zip(jobs["method"], jobs["strategy_options"], strict=True)
     ]
-    return _shortest(texts, settings)
+    return shortest(texts, settings)
 
 
 def read_method(spec: str) -> Method:
@@ -65,29 +70,6 @@ def read_method(spec: str) -> Method:
 def with_options(name: str, options: Iterable[tuple[str, str]]) -> str:
     """Return a name followed by ``key=value`` pairs."""
     return " ".join([name, *(f"{key}={value}" for key, value in options)])
-
-
-def _shortest(
-    names: pd.Series[str], meanings: Iterable[Hashable], within: pd.Series[int] | None = None
-) -> pd.Series[str]:
-    """Return, for each name, the shortest name of the same meaning.
-
-    Args:
-        names: Names.
-        meanings: What each stands for; None where that is not known, which is then taken from elsewhere.
-        within: Where a name has its meaning; None for one meaning everywhere.
-    """
-    places = [0] * len(names) if within is None else within.tolist()
-    found: dict[tuple[int, str], set[Hashable]] = {}
-    for place, name, meaning in zip(places, names, meanings, strict=True):
-        if meaning is not None:
-            found.setdefault((place, name), set()).add(meaning)
-    clear = {where: next(iter(known)) for where, known in found.items() if len(known) == 1}
-    best: dict[tuple[int, Hashable], str] = {}
-    for (place, name), meaning in clear.items():
-        best[place, meaning] = min(best.get((place, meaning), name), name, key=lambda text: (len(text), text))
-    chosen = [best[where[0], clear[where]] if where in clear else where[1] for where in zip(places, names, strict=True)]
-    return pd.Series(chosen, index=names.index, dtype=object)
 
 
 def _training(method: Method, options: str) -> tuple[tuple[str, str], ...]:
