@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def run(
     benchmark: str = "digits",
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] | str | None = None,
     *,
     seeds: int | Iterable[int] = 2,
     class_orders: int | Iterable[str] = 1,
@@ -41,7 +41,8 @@ def run(
 
     Args:
         benchmark: Name or ``./file.py:Class``.
-        methods: Method specifications, as ``"er head=dlfl memory_size=500"``; None for the benchmark's default ones.
+        methods: Method specifications, or one, as ``"er head=dlfl memory_size=500"``; None for the benchmark's default
+            ones.
         seeds: Number of seeds, or the seeds.
         class_orders: Number of class orders, or the orders (``"default"``, ``"frequency"``, ``"random:5"`` ...).
         results: Folder for result files.
@@ -64,7 +65,7 @@ def run(
     """
     jobs = make_jobs(
         [benchmark],
-        default_methods(benchmark) if methods is None else methods,
+        default_methods(benchmark) if methods is None else [methods] if isinstance(methods, str) else methods,
         parse_class_orders(_listed(class_orders)),
         parse_seeds(_listed(seeds)),
         [f"{key}={as_text(value)}" for key, value in options.items()],
@@ -109,7 +110,7 @@ def sweep(
 
 def compare(
     results: Path | str | Iterable[Path | str] = DEFAULT_RESULTS,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     *,
     rows: str = "method",
     columns: str = "metric",
@@ -144,7 +145,7 @@ def compare(
     frame = by_shortest_name(_collected(results))
     table = compare_frame(
         frame,
-        metrics,
+        [metrics] if isinstance(metrics, str) else metrics,
         rows=rows,
         columns=columns,
         baseline=baseline,

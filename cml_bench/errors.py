@@ -58,13 +58,19 @@ def in_one_line(error: BaseException, own_file: str | None = None) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
+_ALIKE = 0.7
+"""Below this are names of other things: ``image_size`` for ``memory_size``, ``of1`` for ``cf1``."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest known name, else the list of known names.
 
     Nearest of all is what bears the name behind a dot: ``loss.scope`` for ``scope``.
     """
     names = sorted(known)
-    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, n=1)
+    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(
+        name, names, n=1, cutoff=_ALIKE
+    )
     if close:
         return f"did you mean {_short(close[0])!r}?"
     return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"

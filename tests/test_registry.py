@@ -83,7 +83,9 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 def test_suggestions() -> None:
-    assert suggest("abd", ["abc", "xyz"]) == "did you mean 'abc'?"
+    assert suggest("abcd", ["abce", "xyz"]) == "did you mean 'abce'?"
+    # Other things may have names a little like it.
+    assert suggest("memory_size", ["image_size"]) == "known names: image_size"
     assert suggest("q", ["b", "a"]) == "known names: a, b"
     assert suggest("q", []) == "known names: none"
 

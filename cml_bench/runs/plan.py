@@ -231,6 +231,9 @@ def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any,
     if inspect.isclass(target) and issubclass(target, Strategy):
         return target(**convert(target, options, owner=owner, beside=_beside(method, target))), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
+    for kind, key, what in ((Criterion, "loss", "criterion"), (Head, "head", "head")):
+        if inspect.isclass(target) and issubclass(target, kind):
+            raise CmlBenchError(f"{name!r} is a {what}: a method takes it as {key}={name}, a check as {what}:{name}")
     if not is_learner and not inspect.isfunction(target):
         raise CmlBenchError(
             f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"

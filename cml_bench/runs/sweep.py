@@ -120,6 +120,9 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     if not isinstance(settings, dict):
         raise CmlBenchError(f"suite {path} needs key: value pairs under 'set', not {settings!r:.60}")
     if isinstance(varied, dict):
+        for key in varied:
+            if key in settings:
+                raise CmlBenchError(f"suite {path} has {key!r:.60} under both 'set' and 'vary': keep one of them")
         varied = {key: values for key, values in varied.items() if key not in given}
     jobs: list[Job] = []
     combinations = _product(varied, "vary", path)

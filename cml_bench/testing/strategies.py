@@ -9,7 +9,7 @@ from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
 from cml_bench.runs.method import Method, parse_method
-from cml_bench.runs.plan import plan_method
+from cml_bench.runs.plan import Plan, plan_method
 from cml_bench.testing.case import written_in
 from cml_bench.testing.outcome import (
     BrokenRuleError,
@@ -87,15 +87,24 @@ class StrategyCase:
         return try_out(self.plan)
 
     @cached_property
+    def crowded(self) -> Plan:
+        """The method with a memory that overflows, so that it has to choose; as it is if it has no such option."""
+        if not hasattr(self.plan.learner, "memory_size"):
+            return self.plan
+        learner = dataclasses.replace(self.plan.learner, memory_size=_MEMORY_SIZE)
+        return dataclasses.replace(self.plan, learner=learner)
+
+    @cached_property
+    def chosen(self) -> Trial:
+        """The plain run with such a memory."""
+        return self.base if self.crowded is self.plan else try_out(self.crowded)
+
+    @property
     def memory(self) -> Trial:
-        """A run with a memory that overflows."""
-        plan = self.plan
-        if hasattr(plan.learner, "memory_size"):
-            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=_MEMORY_SIZE))
-        trial = try_out(plan)
-        if not trial.watcher.buffers:
+        """The same, of a method that keeps images where they can be looked at."""
+        if not self.chosen.watcher.buffers:
             raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
-        return trial
+        return self.chosen
 
 
 def _require_same(one: Trial, other: Trial, otherwise: str) -> None:
@@ -140,7 +149,7 @@ def _learns(case: StrategyCase) -> str:
 def _same_seed_same_result(case: StrategyCase) -> str:
     """Two runs with one seed give the same logits, bit for bit."""
     same = "two runs with seed 0 differ after experience {}: draw from run.generator(purpose) alone"
-    _require_same(case.base, try_out(case.plan), same)
+    _require_same(case.chosen, try_out(case.crowded), same)
     return "two runs with seed 0 agree bit for bit"
 
 
@@ -161,14 +170,14 @@ def _unknown_entries_unread(case: StrategyCase) -> str:
     """The truth behind entries that nobody annotated makes no difference."""
     scenario, count = turn_over_unknown(toy_scenario())
     read = "logits after experience {} depend on labels that nobody annotated: only entries >= 0 are known"
-    _require_same(case.base, try_out(case.plan, scenario=scenario), read)
+    _require_same(case.chosen, try_out(case.crowded, scenario=scenario), read)
     return f"{count} labels turned over behind unknown entries change nothing"
 
 
 def _codes_not_calculated_with(case: StrategyCase) -> str:
     """The numbers that stand for unknown entries are never calculated with."""
     # Neither is the number of a state: strategies may well tell UNMARKED from OUT_OF_SCOPE.
-    one, other = (try_out(case.plan, scenario=recode_unknown(toy_scenario(), code)) for code in (-3, -4))
+    one, other = (try_out(case.crowded, scenario=recode_unknown(toy_scenario(), code)) for code in (-3, -4))
     read = (
         "logits after experience {} depend on which negative number stands for unknown: leave entries out where "
         "is_known(y) is False before a loss, a sum or a mean"
@@ -184,7 +193,7 @@ def _future_labels(case: StrategyCase) -> str:
         require(width <= n_seen[t], f"a batch of experience {t} has {width} label columns, but {n_seen[t]} are seen")
     for t, width in enumerate(n_seen[:-1]):
         read = f"logits after experience {{}} change if the stream ends after experience {t}: the future is read"
-        _require_same(try_out(case.plan, scenario=toy_scenario(width)), case.base, read)
+        _require_same(try_out(case.crowded, scenario=toy_scenario(width)), case.chosen, read)
     return "a stream that ends earlier begins the same"
 
 
@@ -247,7 +256,7 @@ def _both_heads(case: StrategyCase) -> str:
 def _resumes_exactly(case: StrategyCase) -> str:
     """Interrupted in and after every experience, a run that goes on each time gives the same logits, bit for bit."""
     lost = "logits after experience {} differ if the run is interrupted before: keep state in attributes alone"
-    _require_same(case.base, interrupted(case.plan), lost)
+    _require_same(case.chosen, interrupted(case.crowded), lost)
     return f"{2 * len(case.base.logits) - 1} interruptions change no bit"
 
 

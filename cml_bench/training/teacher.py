@@ -9,6 +9,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.timeline import ends_experience
@@ -33,8 +34,13 @@ class TeacherPlugin(SupervisedPlugin):
 
     @torch.no_grad()
     def teach(self, x: Tensor) -> HeadOutput:
-        """Return what the teacher says of (B, ...) inputs."""
-        assert self.teacher is not None
+        """Return what the teacher says of (B, ...) inputs.
+
+        Raises:
+            CmlBenchError: If there is none yet.
+        """
+        if self.teacher is None:
+            raise CmlBenchError("there is no teacher in the first experience: ask it only where n_old is not 0")
         return self.teacher.head_output(x)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

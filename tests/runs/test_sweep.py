@@ -298,6 +298,10 @@ def test_tables_that_vary_crosses_fill_evenly(tmp_path: Path) -> None:
         ("benchmarks: [digits]\nmethods: [{strategy: er, head: }]\n", "gives no value for 'head' under 'methods'"),
         ("benchmarks: [digits]\nmethods: [naive]\nvary: {lr: []}\n", "gives no value for 'lr' under 'vary'"),
         ("benchmarks: [digits]\nmethods: [naive]\nvary: [lr]\n", "needs key: list pairs under 'vary', not ['lr']"),
+        (
+            "benchmarks: [digits]\nmethods: [naive]\nset: {lr: 0.1}\nvary: {lr: [0.2]}\n",
+            "has 'lr' under both 'set' and 'vary': keep one of them",
+        ),
     ],
 )
 def test_bad_suites_end_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

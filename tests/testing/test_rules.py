@@ -17,10 +17,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from cml_bench import RunContext, Strategy, StrategyMeta
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT
+from cml_bench.memory.exemplars import SamplingMemory
 from cml_bench.memory.reservoir import ReservoirBuffer
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.testing import CHECKS, check_strategy
 from cml_bench.testing.toy import N_LABELS
+from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.replay import ReplayPlugin
 
 META = StrategyMeta(name="broken", title="Broken", family="test")
@@ -245,6 +247,26 @@ class ReadsCodes(Base):
         strategy.loss = strategy.loss + 1e-3 * binary_cross_entropy_with_logits(strategy.mb_output, targets)
 
 
+class CodeMemory(SamplingMemory):
+    """Gives up the place that the sum of all codes points to."""
+
+    def _spare(self) -> int:
+        return int(abs(int(self.labels.sum())) * 7 % len(self.labels))
+
+    def _choose(self, shown: Any) -> int:
+        return self._spare()
+
+
+@dataclass(frozen=True)
+class ChoosesByCodes(Rehearsal):
+    """Replay from a memory that, once it is full, calculates with the codes of unknown entries."""
+
+    meta = META
+
+    def memory(self, run: RunContext) -> CodeMemory:
+        return CodeMemory(self.memory_size, run.generator("codes"))
+
+
 @dataclass(frozen=True)
 class NeedsLabelFeatures(Base):
     """Shrink the label features, without saying that there must be some."""
@@ -298,6 +320,7 @@ BROKEN = {
     Stands: {"learns"},
     DividesByPositives: {"no_positives_in_batch"},
     ReadsCodes: {"codes_not_calculated_with"},
+    ChoosesByCodes: {"codes_not_calculated_with"},
     NeedsLabelFeatures: {"both_heads"},
     Crashes: {"runs"},
     Doubles: {"config_round_trip"},

@@ -91,6 +91,12 @@ def test_options_of_a_specification_are_used() -> None:
         ("er memroy_size=3", "strategy er has no option 'memroy_size': did you mean 'memory_size'?"),
         ("./nowhere.py:Mine", "./nowhere.py does not exist: give the path of a Python file, as ./file.py:Class"),
         ("builtins:int", "'builtins:int' is no strategy"),
+        (
+            "cml_bench.losses.asl:ASL",
+            "'cml_bench.losses.asl:ASL' is a criterion: a method takes it as loss=cml_bench.losses.asl:ASL, a check as "
+            "criterion:cml_bench.losses.asl:ASL",
+        ),
+        ("cml_bench.models.heads.dlfl:DLFLHead", "'cml_bench.models.heads.dlfl:DLFLHead' is a head: "),
     ],
 )
 def test_a_wrong_specification_is_one_sentence(spec: str, sentence: str) -> None:

@@ -107,6 +107,11 @@ class Taught(Strategy):
         return [TeacherPlugin()]
 
 
+def test_nobody_teaches_in_the_first_experience() -> None:
+    with pytest.raises(CmlBenchError, match="no teacher in the first experience: ask it only where n_old is not 0"):
+        TeacherPlugin().teach(torch.zeros(1, 3))
+
+
 class TeacherWatcher(SupervisedPlugin):
     def __init__(self) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class Rescored:
 
 def rescore(
     results: Path | str | Sequence[Path | str],
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str] | str = (),
     *,
     by: By = "job",
     groups: bool = False,
@@ -83,7 +83,7 @@ def rescore(
         raise CmlBenchError(f"rescore has no rows by {by!r}: {suggest(by, get_args(By))}")
     if by == "label" and groups:
         raise CmlBenchError("rows by label have their group in a column: leave groups out")
-    texts = tuple(metrics) or _DEFAULT[by]
+    texts = ((metrics,) if isinstance(metrics, str) else tuple(metrics)) or _DEFAULT[by]
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     found: dict[str, None] = {}

@@ -12,13 +12,14 @@ from cml_bench.report.stored.collect import COST_COLUMNS, JOB_COLUMNS, collect
 from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
 
 
-def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[str] = ()) -> pd.DataFrame:
+def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[str] | str = ()) -> pd.DataFrame:
     """Return one row a job, ordered by benchmark, method, settings, class order and seed.
 
     Args:
         results: Result files or folders with result files.
         metrics: Figures to show, as in tables: ``last_map``, ``cf1_macro@0.6``, ``last_map_minor``, or a cost such as
-            ``training_seconds``; by default all that are stored.
+            ``training_seconds``; by default all that are stored. A name without ``last_`` or ``avg_`` is read as
+            ``last_``, and the column is headed so.
 
     Returns:
         Columns ``key`` and ``status`` (``unreadable`` for a file that is no result, its path being the key),
@@ -29,6 +30,7 @@ def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[st
     Raises:
         CmlBenchError: If there is no result, a metric is unknown, or predictions that it needs cannot be read.
     """
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     jobs = collect(results)
     read = jobs[jobs["status"] != "unreadable"]
     known = known_groups(read)

@@ -146,9 +146,9 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> s
         return f"{remark}. Bounds are not tested."
     remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
     if differences["smallest_p"].min() > SIGNIFICANCE:
-        needed = pairs_needed(comparisons)
+        needed, most = pairs_needed(comparisons), int(differences["n"].max())
         remark += (
-            f" No p can reach {SIGNIFICANCE:g} with {int(differences['n'].max())} pairs: that takes {needed}, as "
+            f" No p can reach {SIGNIFICANCE:g} with {most} pair{'s' * (most != 1)}: that takes {needed}, as "
             f"--seeds {FEWEST_SEEDS} --class-orders {-(-needed // FEWEST_SEEDS)}."
         )
     return remark
