@@ -58,8 +58,8 @@ def in_one_line(error: BaseException, own_file: str | None = None) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
-_ALIKE = 0.7
-"""Below this are names of other things: ``image_size`` for ``memory_size``, ``of1`` for ``cf1``."""
+_ALIKE, _SHORT_ALIKE = 0.7, 0.6
+"""Less alike are names of other things, as ``image_size`` is for ``memory_size``; a slip changes more of three letters."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -68,9 +68,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     Nearest of all is what bears the name behind a dot: ``loss.scope`` for ``scope``.
     """
     names = sorted(known)
-    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(
-        name, names, n=1, cutoff=_ALIKE
-    )
+    least = _ALIKE if len(name) > 3 else _SHORT_ALIKE
+    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1, least)
     if close:
         return f"did you mean {_short(close[0])!r}?"
     return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"
