@@ -59,7 +59,7 @@ def in_one_line(error: BaseException, own_file: str | None = None) -> str:
 
 
 _ALIKE, _SHORT_ALIKE = 0.7, 0.6
-"""Less alike are names of other things, as ``image_size`` is for ``memory_size``; a slip changes more of three letters."""
+"""Less alike are names of other things (``image_size`` for ``memory_size``); of three letters a slip leaves less."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
