@@ -80,6 +80,8 @@ def test_a_base_reaches_over_columns_that_rows_lack() -> None:
 def test_what_is_not_present_gets_no_gradient_from_the_contrast() -> None:
     output = said()
     assert output.label_features is not None
+    # With an unlucky projector, every unit of it may be off for a feature.
+    torch.manual_seed(0)
     criterion = MulCon(start=0)
     criterion(output, LABELS).backward()
     assert output.label_features.grad is not None
