@@ -147,6 +147,8 @@ def export(
     from cml_bench.report.tables.by_job import export_jobs
 
     where = runs or [DEFAULT_RESULTS]
+    if output and output.suffix.lower() not in ("", ".csv", ".txt"):
+        raise CmlBenchError(f"{output} would hold CSV under another name: call it {output.with_suffix('.csv')}")
     if by is Row.figure and metric:
         raise CmlBenchError(f"--metric {metric[0]} chooses columns, which a row a figure has not: add --by job")
     put_out(csv_text(export_results(where) if by is Row.figure else export_jobs(where, metric or ())), output)

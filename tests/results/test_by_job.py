@@ -61,8 +61,14 @@ def test_a_metric_that_no_run_stored_is_computed(runs: Path) -> None:
     anew = rescore(runs, ["last_cf1_macro@0.6", "last_map_minor"]).rows.set_index("key").loc[done.index]
     for name in ("last_cf1_macro@0.6", "last_map_minor"):
         np.testing.assert_allclose(done[name], anew[name])
-    with pytest.raises(CmlBenchError, match="'accuracy'"):
-        export_jobs(runs, ["accuracy"])
+    assert export_jobs(runs, "last_map").columns.tolist()[-2:] == ["last_map", "error"]
+    for name, sentence in (
+        ("accuracy", "'accuracy'"),
+        ("cf1@0.6", "did you mean 'cf1_macro' or 'cf1_harmonic'?"),
+        ("last_map@0.5", "mAP ranks without one: leave it out"),
+    ):
+        with pytest.raises(CmlBenchError, match=sentence):
+            export_jobs(runs, [name])
 
 
 def test_rows_of_a_figure_have_no_columns_to_choose(runs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -84,3 +90,6 @@ def test_rows_of_a_figure_have_no_columns_to_choose(runs: Path, tmp_path: Path, 
     code, _, err = run("--metric", "last_map")
     assert code
     assert "add --by job" in err
+    code, _, err = run("--output", str(tmp_path / "all.xlsx"))
+    assert code
+    assert "all.csv" in "".join(err.split())

@@ -181,8 +181,13 @@ def _parse(text: str, groups: Iterable[str]) -> MetricName:
         return name
     if name.figure in DECISION_METRICS:
         raise UnknownMetricError(f"metric {text!r} needs a threshold: write it as {text}@0.5")
+    if name.threshold is not None and name.figure == "map":
+        raise UnknownMetricError(f"metric {text!r} has a threshold, and mAP ranks without one: leave it out")
     if name.threshold is not None:
-        raise UnknownMetricError(f"metric {text!r} is unknown; {suggest(name.figure, DECISION_METRICS)}")
+        # Either is called CF1.
+        kinds = [repr(figure) for figure in DECISION_METRICS if figure.startswith(f"{name.figure}_")]
+        mend = f"did you mean {' or '.join(kinds)}?" if kinds else suggest(name.figure, DECISION_METRICS)
+        raise UnknownMetricError(f"metric {text!r} is unknown; {mend}")
     figures = [f"{span}_{figure}" for span in ("last", "avg") for figure in ("map", *DECISION_METRICS)]
     raise UnknownMetricError(
         f"metric {text!r} cannot be computed from predictions; {suggest(text, [*figures, *_WHOLE_RUN])}"
