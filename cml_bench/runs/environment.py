@@ -31,7 +31,9 @@ def code_version() -> str:
 
 def environment(device: str) -> dict[str, object]:
     """Return what a result records of the machine and its software."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    # Of a CPU the vector instructions, too: they decide how sums round.
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu
     return {
         "code_version": code_version(),
         "python": platform.python_version(),

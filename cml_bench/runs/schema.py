@@ -196,7 +196,7 @@ class Device(_Record):
     """What computed it."""
 
     kind: Text = Field(description="As torch names it.")
-    name: Text = Field(description="Its model.")
+    name: Text = Field(description="A GPU's model; a CPU's architecture and vector instructions (sums round by them).")
 
 
 class Environment(_Record):

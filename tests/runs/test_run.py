@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_a_result_holds_all_that_is_promised(small_jobs: Any, tmp_path: Path) ->
     assert (result["method"]["head"], result["method"]["loss"]) == ("dlfl", "ASL")
     assert result["environment"]["packages"]["torch"]
     assert result["environment"]["code_version"]
-    assert result["environment"]["device"]["kind"] == "cpu"
+    name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    assert result["environment"]["device"] == {"kind": "cpu", "name": name}
     assert result["data"]["train"]["fingerprint"] == train.fingerprint
     assert result["data"]["test"]["fingerprint"] == test.fingerprint
     assert result["missing"] == []
