@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(context_settings={"allow_extra_args": True})(run.run)
+app.command(cls=run.RunCommand)(run.run)
 for command in (run.sweep, compare.compare, report.report, describe.describe, explain.explain):
     app.command()(command)
 app.command(name="list")(listing.list_)

@@ -62,16 +62,23 @@ _ALIKE, _SHORT_ALIKE = 0.7, 0.6
 """Less alike are names of other things (``image_size`` for ``memory_size``); of three letters a slip leaves less."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is probably meant; None if none is much alike."""
+    names = sorted(known)
+    least = _ALIKE if len(name) > 3 else _SHORT_ALIKE
+    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1, least)
+    return close[0] if close else None
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest known name, else the list of known names.
 
     Nearest of all is what bears the name behind a dot: ``loss.scope`` for ``scope``.
     """
     names = sorted(known)
-    least = _ALIKE if len(name) > 3 else _SHORT_ALIKE
-    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1, least)
+    close = nearest(name, names)
     if close:
-        return f"did you mean {_short(close[0])!r}?"
+        return f"did you mean {_short(close)!r}?"
     return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"
 
 

@@ -75,11 +75,33 @@ def test_a_wrong_name_ends_in_one_sentence(capsys: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_a_second_value_without_its_option_is_told_to_repeat_it(capsys: Any) -> None:
-    code, _, err = call(capsys, "run", "digits", "--method", "er", "naive")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("digits", "--method", "er", "naive"), "'naive' belongs to no option: repeat the option for each value"),
+        (("--epochs", "3"), "no option --epochs: a setting of benchmark or training is written --set epochs=VALUE, an"),
+        (("digits", "--epochs=3"), "no option --epochs: a setting of benchmark or training is written --set epochs="),
+        (("--loss", "asl"), "no option --loss: did you mean --log? If not, a setting of benchmark or training is"),
+        (("--seed", "3"), "no option --seed: did you mean --seeds?"),
+    ],
+)
+def test_unknown_words_are_told_where_they_go(words: tuple[str, ...], told: str, capsys: Any) -> None:
+    code, _, err = call(capsys, "run", *words)
+    assert code == 2
+    assert told in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--set", "seed=3"), "'seed' is chosen for all jobs at once: give the command --seeds, or a suite the key"),
+        (("--method", "er class_orders=3"), "'class_orders' is chosen for all jobs at once: give the command --class-"),
+    ],
+)
+def test_what_is_chosen_for_all_jobs_is_no_option(words: tuple[str, ...], told: str, capsys: Any) -> None:
+    code, _, err = call(capsys, "run", *words, "--dry-run")
     assert code == 1
-    assert err.startswith("cml-bench: 'naive' belongs to no option: repeat the option")
-    assert err.count("\n") == 1
+    assert err.startswith(f"cml-bench: {told}")
 
 
 def test_debug_gives_the_traceback() -> None:

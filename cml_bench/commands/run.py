@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, nearest
 from cml_bench.runs.events import CHECKPOINT_EVERY, DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -53,8 +54,34 @@ LogOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the jobs and what they would cost; run nothing.")]
 
 
+class RunCommand(TyperCommand):
+    """Says where words go that ``run`` does not know: options of methods and settings, values without their option."""
+
+    allow_extra_args = ignore_unknown_options = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line; an unknown one is a usage error."""
+        super().parse_args(ctx, args)
+        # The first word behind the command is taken for the benchmark.
+        words = [ctx.params["benchmark"] or "", *ctx.args]
+        unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
+        if unknown:
+            near = nearest(unknown[0], [option for each in self.params for option in each.opts])
+            pointer = f"did you mean {near}? If not, " if near else ""
+            key = unknown[0].lstrip("-").replace("-", "_")
+            ctx.fail(
+                f"there is no option {unknown[0]}: {pointer}a setting of benchmark or training is written --set "
+                f"{key}=VALUE, an option of a method stands in it: --method 'er {key}=VALUE'"
+            )
+        if ctx.args:
+            ctx.fail(
+                f"{' '.join(ctx.args)!r} belongs to no option: repeat the option for each value (--method er --method "
+                "naive), and quote a method with options (--method 'er memory_size=500')"
+            )
+        return words
+
+
 def run(
-    context: typer.Context,
     benchmark: Annotated[str, typer.Argument(help="Benchmark name or ./file.py:Class.")] = "digits",
     method: Annotated[
         list[str] | None, typer.Option(help="Strategy with options, e.g. 'er head=dlfl memory_size=500'; repeat it.")
@@ -86,11 +113,6 @@ def run(
     from cml_bench.runs.engines.processes import warm_up
     from cml_bench.runs.job import make_jobs, parse_class_orders, parse_seeds, with_extras
 
-    if context.args:
-        raise CmlBenchError(
-            f"{' '.join(context.args)!r} belongs to no option: repeat the option for each value (--method er --method "
-            "naive), and quote a method with options (--method 'er memory_size=500')"
-        )
     # Workers import while this process does; with one worker nothing is forked.
     if workers != 1 and engine in (None, "processes") and not dry_run:
         warm_up()

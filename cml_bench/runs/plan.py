@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,12 @@ _SUPPLIED = (
 """Arguments of an Avalanche strategy that the runner gives, so that they are not options."""
 _BUILT = ("self", "in_features")
 """The same of a head."""
+_OF_COMMANDS = {
+    **dict.fromkeys(("seed", "seeds"), ("--seeds", "seeds")),
+    **dict.fromkeys(("method", "methods"), ("--method", "methods")),
+    "class_orders": ("--class-orders", "class_orders"),
+}
+"""What is easily taken for an option: what the commands call it, and suites."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ def plan(job: Job) -> Plan:
             raise CmlBenchError(
                 f"{key!r} is an option of {whose}: write it with the method, as in '{method.strategy} {key}={own[key]}'"
             )
+    _check_place(own, kind)
     owner = f"benchmark {job.benchmark}"
     benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy)))
     return plan_method(method, strategy, benchmark, shared)
@@ -118,6 +125,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
         CmlBenchError: If a name or option is unknown or contradicts another.
     """
     overrides, strategy_options = _split(method.options)
+    _check_place(strategy_options, target)
     training = _training(benchmark.training, {**settings, **overrides})
     if benchmark.online_chunk and (training.epochs, training.schedule) != (1, "constant"):
         raise CmlBenchError(
@@ -163,6 +171,16 @@ def _beside(method: Method, target: Any) -> Iterator[str]:
     meta = getattr(target, "meta", None)
     yield from (f"head.{name}" for name in arguments(_head(method, meta), _BUILT))
     yield from (f"loss.{name}" for name in arguments(_criterion(method, meta)))
+
+
+def _check_place(options: Iterable[str], target: Any) -> None:
+    """Refuse what is chosen for all jobs at once, so that nobody takes the same seed for several."""
+    for key in options:
+        if key in _OF_COMMANDS and key not in arguments(target):
+            option, of_suite = _OF_COMMANDS[key]
+            raise CmlBenchError(
+                f"{key!r} is chosen for all jobs at once: give the command {option}, or a suite the key {of_suite}"
+            )
 
 
 def _split(options: Pairs) -> tuple[dict[str, str], dict[str, str]]:
