@@ -51,7 +51,7 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=IS_GATE,
-    max_examples=40 if IS_GATE else 100,
+    max_examples=25 if IS_GATE else 100,
 )
 settings.load_profile("default")
 

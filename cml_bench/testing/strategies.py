@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from functools import cached_property
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
@@ -28,6 +30,8 @@ from cml_bench.training.strategy import Strategy, StrategyMeta
 
 _MEMORY_SIZE = 10
 """Images that a memory may hold where it is to overflow."""
+_FEW_EPOCHS = 2
+"""Epochs of runs that are compared bit for bit: what differs shows at once, and what starts in the second epoch, too."""
 
 
 def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = True) -> list[CheckOutcome]:
@@ -87,24 +91,28 @@ class StrategyCase:
         return try_out(self.plan)
 
     @cached_property
-    def crowded(self) -> Plan:
-        """The method with a memory that overflows, so that it has to choose; as it is if it has no such option."""
-        if not hasattr(self.plan.learner, "memory_size"):
-            return self.plan
-        learner = dataclasses.replace(self.plan.learner, memory_size=_MEMORY_SIZE)
-        return dataclasses.replace(self.plan, learner=learner)
+    def brief(self) -> Plan:
+        """The method in few epochs, if its loss can do with them, and with a memory that overflows, if it has one."""
+        plan = self.plan
+        with suppress(CmlBenchError):
+            plan.criterion(**plan.criterion_options).check_epochs(_FEW_EPOCHS)
+            epochs = min(plan.training.epochs, _FEW_EPOCHS)
+            plan = dataclasses.replace(plan, training=dataclasses.replace(plan.training, epochs=epochs))
+        if hasattr(plan.learner, "memory_size"):
+            plan = dataclasses.replace(plan, learner=dataclasses.replace(plan.learner, memory_size=_MEMORY_SIZE))
+        return plan
 
     @cached_property
-    def chosen(self) -> Trial:
-        """The plain run with such a memory."""
-        return self.base if self.crowded is self.plan else try_out(self.crowded)
+    def short(self) -> Trial:
+        """The plain run of that."""
+        return try_out(self.brief)
 
     @property
     def memory(self) -> Trial:
         """The same, of a method that keeps images where they can be looked at."""
-        if not self.chosen.watcher.buffers:
+        if not self.short.watcher.buffers:
             raise NotApplicableError("no plugin has an Avalanche ExemplarsBuffer as an attribute")
-        return self.chosen
+        return self.short
 
 
 def _require_same(one: Trial, other: Trial, otherwise: str) -> None:
@@ -149,13 +157,13 @@ def _learns(case: StrategyCase) -> str:
 def _same_seed_same_result(case: StrategyCase) -> str:
     """Two runs with one seed give the same logits, bit for bit."""
     same = "two runs with seed 0 differ after experience {}: draw from run.generator(purpose) alone"
-    _require_same(case.chosen, try_out(case.crowded), same)
+    _require_same(case.short, try_out(case.brief), same)
     return "two runs with seed 0 agree bit for bit"
 
 
 def _different_seed_differs(case: StrategyCase) -> str:
     """Another seed gives other logits."""
-    require(case.base.differs_from(try_out(case.plan, seed=1)) is not None, "seeds 0 and 1 give the same logits")
+    require(case.short.differs_from(try_out(case.brief, seed=1)) is not None, "seeds 0 and 1 give the same logits")
     return "seeds 0 and 1 differ"
 
 
@@ -170,14 +178,14 @@ def _unknown_entries_unread(case: StrategyCase) -> str:
     """The truth behind entries that nobody annotated makes no difference."""
     scenario, count = turn_over_unknown(toy_scenario())
     read = "logits after experience {} depend on labels that nobody annotated: only entries >= 0 are known"
-    _require_same(case.chosen, try_out(case.crowded, scenario=scenario), read)
+    _require_same(case.short, try_out(case.brief, scenario=scenario), read)
     return f"{count} labels turned over behind unknown entries change nothing"
 
 
 def _codes_not_calculated_with(case: StrategyCase) -> str:
     """The numbers that stand for unknown entries are never calculated with."""
     # Neither is the number of a state: strategies may well tell UNMARKED from OUT_OF_SCOPE.
-    one, other = (try_out(case.crowded, scenario=recode_unknown(toy_scenario(), code)) for code in (-3, -4))
+    one, other = (try_out(case.brief, scenario=recode_unknown(toy_scenario(), code)) for code in (-3, -4))
     read = (
         "logits after experience {} depend on which negative number stands for unknown: leave entries out where "
         "is_known(y) is False before a loss, a sum or a mean"
@@ -188,12 +196,12 @@ def _codes_not_calculated_with(case: StrategyCase) -> str:
 
 def _future_labels(case: StrategyCase) -> str:
     """No batch is wider than the labels seen, and the rest of the stream makes no difference to its beginning."""
-    n_seen = case.base.scenario.n_seen
-    for t, width in case.base.watcher.widest.items():
+    n_seen = case.short.scenario.n_seen
+    for t, width in case.short.watcher.widest.items():
         require(width <= n_seen[t], f"a batch of experience {t} has {width} label columns, but {n_seen[t]} are seen")
     for t, width in enumerate(n_seen[:-1]):
         read = f"logits after experience {{}} change if the stream ends after experience {t}: the future is read"
-        _require_same(try_out(case.crowded, scenario=toy_scenario(width)), case.chosen, read)
+        _require_same(try_out(case.brief, scenario=toy_scenario(width)), case.short, read)
     return "a stream that ends earlier begins the same"
 
 
@@ -219,11 +227,11 @@ def _memory_labels_as_stored(case: StrategyCase) -> str:
 
 def _evaluation_changes_nothing(case: StrategyCase) -> str:
     """Evaluating once more, on future experiences too, changes neither parameters nor later logits."""
-    trial = try_out(case.plan, extra_evaluations=True)
+    trial = try_out(case.brief, extra_evaluations=True)
     for t, (before, after) in enumerate(trial.sizes):
         grown = f"evaluation after experience {t} takes the model from {before} to {after} parameters"
         require(before == after, grown)
-    _require_same(case.base, trial, "one more evaluation changes the logits after experience {}")
+    _require_same(case.short, trial, "one more evaluation changes the logits after experience {}")
     return "one more evaluation, future experiences included, changes no logit and no size"
 
 
@@ -241,7 +249,7 @@ def _no_positives_in_batch(case: StrategyCase) -> str:
     scenario = toy_scenario()
     labels = scenario.train_stream[1].dataset.labels.data
     labels[labels == PRESENT] = ABSENT
-    try_out(case.plan, scenario=scenario)
+    try_out(case.brief, scenario=scenario)
     return "an experience without positives leaves everything finite"
 
 
@@ -249,14 +257,14 @@ def _both_heads(case: StrategyCase) -> str:
     """Runs on a head that shares one feature and on one that has a feature for each label."""
     heads = ("linear", "dlfl")
     for head in heads:
-        try_out(dataclasses.replace(case.plan, head=load("heads", head), head_options={}))
+        try_out(dataclasses.replace(case.brief, head=load("heads", head), head_options={}))
     return f"runs with head={' and head='.join(heads)}"
 
 
 def _resumes_exactly(case: StrategyCase) -> str:
     """Interrupted in and after every experience, a run that goes on each time gives the same logits, bit for bit."""
     lost = "logits after experience {} differ if the run is interrupted before: keep state in attributes alone"
-    _require_same(case.chosen, interrupted(case.crowded), lost)
+    _require_same(case.short, interrupted(case.brief), lost)
     return f"{2 * len(case.base.logits) - 1} interruptions change no bit"
 
 

@@ -73,10 +73,9 @@ if not Path({folder!r}, "quick").exists():
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_what_was_learnt_within_an_experience_is_kept(
     tmp_path: Path, until: Callable[..., None], plugin: Callable[..., str], number: int, status: int, workers: int
 ) -> None:

@@ -67,13 +67,15 @@ def small(small_jobs: Jobs, method: str = "er memory_size=10", **options: Any) -
     ("method", "options"),
     [
         ("naive", {"augment": "true"}),
-        ("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}),
+        pytest.param("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}, marks=pytest.mark.slow),
         ("er memory_size=10 store=pixels loss=role", {}),
         ("prs memory_size=10", {"online_chunk": 7}),
-        ("derpp memory_size=10", {"online_chunk": 7, "annotation": "all"}),
-        ("er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}),
+        pytest.param("derpp memory_size=10", {"online_chunk": 7, "annotation": "all"}, marks=pytest.mark.slow),
+        pytest.param(
+            "er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}, marks=pytest.mark.slow
+        ),
         ("cumulative", {"online_chunk": 7}),
-        ("avalanche.training.supervised:Replay mem_size=10", {}),
+        pytest.param("avalanche.training.supervised:Replay mem_size=10", {}, marks=pytest.mark.slow),
         ("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}),
     ],
 )

@@ -87,15 +87,17 @@ ONLINE = {"online_chunk": 7, "epochs": 1, "batch_size": 3}
     ("method", "options"),
     [
         ("naive", {"augment": "true"}),
-        ("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}),
+        pytest.param("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}, marks=pytest.mark.slow),
         ("er memory_size=10 store=pixels loss=role", {"schedule": "cosine", "precision": "bf16"}),
         ("prs memory_size=10", ONLINE),
         pytest.param("derpp memory_size=10", {**ONLINE, "annotation": "all"}, marks=pytest.mark.slow),
-        ("er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}),
+        pytest.param(
+            "er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}, marks=pytest.mark.slow
+        ),
         ("mile teacher_steps=3 student_steps=2", {}),
         pytest.param("feature_distillation", {}, marks=pytest.mark.slow),
         pytest.param("cumulative", ONLINE, marks=pytest.mark.slow),
-        ("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}),
+        pytest.param("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_job_that_is_interrupted_again_and_again_gives_the_same(

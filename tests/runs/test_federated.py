@@ -135,13 +135,13 @@ def test_a_label_is_averaged_over_those_who_learn_it(tiny_scenario: Any) -> None
     [
         ("naive", {"augment": "true", "schedule": "one_cycle"}),
         ("er memory_size=20 head=dlfl", {"schedule": "cosine"}),
-        ("lwf head=ctran", {}),
+        pytest.param("lwf head=ctran", {}, marks=pytest.mark.slow),
         ("ewc fisher_samples=20", {}),
-        ("feature_distillation", {}),
+        pytest.param("feature_distillation", {}, marks=pytest.mark.slow),
         ("ridge", {}),
-        ("joint", {}),
+        pytest.param("joint", {}, marks=pytest.mark.slow),
         ("cumulative loss=clml+bce", {}),
-        ("avalanche.training.supervised:Replay mem_size=10", {}),
+        pytest.param("avalanche.training.supervised:Replay mem_size=10", {}, marks=pytest.mark.slow),
         ("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}),
     ],
 )
@@ -166,10 +166,13 @@ def test_one_round_of_one_client_is_label_masking_with_its_own_model(small_jobs:
     assert not np.array_equal(c, d)
 
 
-METHODS = ["naive", "er memory_size=9", "lwf", "podnet", "agcn", "joint", "cumulative", "label_mask eps=0.02", "krt"]
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("er memory_size=9", "podnet", "label_mask eps=0.02", "krt"),
+        *(pytest.param(method, marks=pytest.mark.slow) for method in ("naive", "lwf", "agcn", "joint", "cumulative")),
+    ],
+)
 def test_the_same_job_gives_the_same(small_jobs: Any, method: str) -> None:
     (job,) = small_jobs([method], increment=4, federated="clients=3 rounds=2 per_round=2 mu=0.01 lag=1")
     torch.manual_seed(5)
