@@ -17,9 +17,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from cml_bench.errors import CmlBenchError, in_one_line, suggest
@@ -213,13 +214,21 @@ def _load_module(name: str) -> ModuleType:
         raise
 
 
+class _CompilesAnew(SourceFileLoader):
+    """Reads no stored bytecode: a file that was edited within a second, to the same length, would be the one before."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the file as it is."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(path: Path) -> ModuleType:
     # Named after path and content: an edited file is a new module, and dataclasses find theirs in sys.modules.
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
     name = f"cml_bench_plugin_{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_CompilesAnew(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

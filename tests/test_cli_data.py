@@ -17,6 +17,7 @@ from cml_bench import cli
 from cml_bench.commands.console import check_output
 from cml_bench.data.table import LabelTable
 from cml_bench.registry import entries
+from cml_bench.runs.engines.processes import warm_up
 
 HEAVY = ("torch", "avalanche", "pandas", "timm", "sklearn", "numpy", "matplotlib")
 
@@ -372,6 +373,7 @@ def test_a_picture_of_an_unknown_kind_is_refused_before_anything_is_printed(caps
 def test_what_is_warned_of_before_a_sweep_and_by_its_jobs_is_told_once(
     birds: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
+    warm_up()  # Workers see what is set after their server has started.
     monkeypatch.setenv("CML_BENCH_CACHE", "birds.py")  # No folder: no process can store the table.
     quick = ["--method", "naive", "--seeds", 2, "--workers", 2, "--set", "epochs=1", "--set", "image_size=8"]
     code, out, err = call(capfd, "run", "./birds.py:BirdsOneByOne", "--root", birds[1], *quick)

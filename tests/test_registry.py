@@ -108,7 +108,9 @@ def test_a_duplicate_name_raises(fresh: None, monkeypatch: pytest.MonkeyPatch) -
         entries("strategies")
 
 
-def test_an_edited_file_is_another_module(tmp_path: Path) -> None:
+def test_an_edited_file_is_another_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also within a second, by which Python tells whether bytecode that it has written is of the file."""
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
     path = tmp_path / "mine.py"
     path.write_text("from dataclasses import dataclass\n@dataclass\nclass Mine:\n    x: int = 1\n")
     first = load("strategies", f"{path}:Mine")

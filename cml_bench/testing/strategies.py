@@ -31,7 +31,7 @@ from cml_bench.training.strategy import Strategy, StrategyMeta
 _MEMORY_SIZE = 10
 """Images that a memory may hold where it is to overflow."""
 _FEW_EPOCHS = 2
-"""Epochs of runs that are compared bit for bit: what differs shows at once, and what starts in the second epoch, too."""
+"""Epochs of runs that are compared bit for bit: what differs shows at once, or when the second epoch starts."""
 
 
 def check_strategy(strategy: str | type[Strategy], *, raise_on_failure: bool = True) -> list[CheckOutcome]:

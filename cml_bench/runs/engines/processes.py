@@ -89,7 +89,7 @@ class _Pool(ProcessPoolExecutor):
         self._events: Queue[Event | None] = context.Queue()
         self._report = report
         self._begun: set[int] = set()
-        super().__init__(workers, mp_context=context, initializer=_connect, initargs=(self._events,))
+        super().__init__(workers, mp_context=context, initializer=_connect, initargs=(self._events, dict(os.environ)))
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -126,9 +126,12 @@ class _Pool(ProcessPoolExecutor):
         self._listener.join(timeout=5)
 
 
-def _connect(events: Queue[Event | None]) -> None:
+def _connect(events: Queue[Event | None], environment: dict[str, str]) -> None:
     global _events
     _events = events
+    # The server that workers are forked from has the environment of its own start; in a notebook that is long ago.
+    os.environ.clear()
+    os.environ.update(environment)
     # Ctrl-C reaches every process of a terminal: a worker drops its job at once and in silence, the parent speaks.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     end_with_parent()
