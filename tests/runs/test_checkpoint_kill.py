@@ -101,7 +101,9 @@ def predictions(results: Path, job: Job) -> bytes:
 FEDERATED = "er memory_size=20 federated='clients=3 rounds=3'"
 
 
-@pytest.mark.parametrize("method", ["er memory_size=20", "l3a", pytest.param(FEDERATED, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["l3a", *(pytest.param(each, marks=pytest.mark.slow) for each in ("er memory_size=20", FEDERATED))]
+)
 def test_killed_jobs_go_on(method: str, tmp_path: Path) -> None:
     killed_and_gone_on(method, tmp_path, 2)
 

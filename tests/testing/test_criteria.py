@@ -18,10 +18,11 @@ from cml_bench.models.heads.head import HeadOutput
 from cml_bench.registry import entries
 from cml_bench.testing import CRITERION_CHECKS, CheckOutcome, check, check_criterion
 
+MORE = ("asl reduction=sum detach_focal=false", "focal gamma=2.5", "assume_negative+splc", "assume_negative+mulcon")
 CRITERIA = (
     *entries("criteria"),
-    *("asl reduction=sum detach_focal=false", "focal gamma=2.5", "assume_negative+asl"),
-    *("assume_negative+splc", "assume_negative+mulcon", "clml+role", "mulcon+similarity_dissimilarity"),
+    *("assume_negative+asl", "clml+role"),
+    *(pytest.param(criterion, marks=pytest.mark.slow) for criterion in (*MORE, "mulcon+similarity_dissimilarity")),
 )
 WITHOUT_SUBJECT = {"order_of_labels", "growth_leaves_old_parameters", "parameters_are_trained"}
 

@@ -17,10 +17,11 @@ from cml_bench.models.layout import as_tokens, pool
 from cml_bench.registry import entries
 from cml_bench.testing import HEAD_CHECKS, CheckOutcome, check, check_head
 
+MORE = ("linear dropout=0.3", "query2label self_attention=true", "mulcon isolate=true", "ctran attends=older")
 METHODS = (
     *entries("heads"),
-    *("dlfl width=16 steps=2 heads=4", "linear dropout=0.3", "query2label self_attention=true"),
-    *("mulcon isolate=true", "ctran attends=older"),
+    "dlfl width=16 steps=2 heads=4",
+    *(pytest.param(head, marks=pytest.mark.slow) for head in MORE),
 )
 
 
