@@ -40,6 +40,10 @@ def orders(strategy: str, tokens: str = "") -> Side:
     return Side("coco18_orders", strategy, tokens)
 
 
+def grid(annotation: str, strategy: str, head: str = "linear") -> Side:
+    return Side("digits_grid", strategy, f"head={head}", (("annotation", annotation),))
+
+
 def corel(strategy: str, tokens: str = "") -> Side:
     return Side("corel5k", strategy, tokens)
 
@@ -48,6 +52,7 @@ DIVISIONS = [(base, assignment) for base in (0, 9) for assignment in ("overlap",
 PROTOCOLS = "results/reference/coco18_protocols/README.md"
 ORDERS = "results/reference/coco18_orders/README.md"
 COREL = "results/reference/corel5k/README.md"
+GRID = "results/reference/digits_grid/README.md"
 MANY, FEW, OPEN = f"{AN} memory_size=1000", f"{AN} memory_size=200", "loss=bce memory_size="
 
 CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
@@ -77,12 +82,22 @@ CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
     (orders("derpp", MANY), orders("er", MANY), (FINDINGS,)),
     (orders("derpp", FEW), orders("er", FEW), (FINDINGS,)),
     (corel("ridge"), corel("joint"), (COREL, FINDINGS)),
-    (corel("ridge"), corel("l3a"), (COREL,)),
+    (corel("ridge"), corel("l3a"), (COREL, FINDINGS)),
     (corel("l3a"), corel("joint"), (COREL,)),
     (corel("er", "loss=bce"), corel("er", AN), (COREL, FINDINGS)),
     (corel("naive", "loss=bce"), corel("naive", AN), (COREL, FINDINGS)),
     (corel("lwf"), corel("er", AN), (COREL,)),
     (corel("er_balanced", "loss=bce"), corel("er", "loss=bce"), (COREL,)),
+    *((divided(*d, "naive", "loss=bce"), divided(*d, "er", f"{OPEN}200"), (FINDINGS,)) for d in DIVISIONS),
+    (corel("naive", "loss=bce"), corel("er", "loss=bce"), (FINDINGS,)),
+    (divided(9, "overlap", "naive", "loss=bce"), divided(0, "overlap", "naive", "loss=bce"), (PROTOCOLS,)),
+    (grid("missing_positives", "derpp"), grid("missing_positives", "er"), (FINDINGS,)),
+    (grid("single_positive", "er"), grid("single_positive", "derpp"), (FINDINGS,)),
+    (grid("all", "er"), grid("all", "derpp"), (FINDINGS,)),
+    (grid("current", "er_herding"), grid("current", "er"), (FINDINGS, GRID)),
+    (grid("all", "er"), grid("all", "er_herding"), (FINDINGS,)),
+    (grid("all", "er", "dlfl"), grid("all", "joint", "dlfl"), (FINDINGS, GRID)),
+    (grid("all", "er", "dlfl"), grid("all", "joint"), (FINDINGS, GRID)),
     *((corel(strategy, AN), corel("er", AN), (COREL,)) for strategy in ("prs", "ocdm", "er_balanced")),
 ]
 
@@ -106,7 +121,7 @@ def figures(side: Side) -> pd.Series:
         for spec in found["method"].unique()
         if parse_method(spec).strategy == side.strategy
         and asked <= set(spec.split())
-        and ("memory_size" in side.tokens or side.table == "corel5k" or "memory_size" not in spec)
+        and ("memory_size" in side.tokens or side.table in ("corel5k", "digits_grid") or "memory_size" not in spec)
     ]
     assert len(fits) == 1, f"{side} is {fits}"
     return 100 * found[found["method"] == fits[0]].set_index(["class_order", "seed"])["last_map"]
