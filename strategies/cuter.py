@@ -18,6 +18,7 @@ from cml_bench.memory.crops import CropMemory, Crops, around_zero
 from cml_bench.memory.maskcut import TAU, mask_cut
 from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head
+from cml_bench.models.layout import in_place_of_map
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 from cml_bench.training.context import RunContext
@@ -90,13 +91,14 @@ class CUTER(Strategy):
         """Return backbone and head.
 
         Raises:
-            CmlBenchError: If the model does not read images, or the backbone has no spatial map.
+            CmlBenchError: If the model does not read images, or what the head has the backbone return is no map.
         """
-        if backbone is None or not getattr(backbone, "spatial", True):
-            reads = "cached features" if backbone is None else "one vector of an image"
+        instead = "cached features" if backbone is None else in_place_of_map(backbone, head.meta.features)
+        if instead:
+            mend = "set frozen=false and take a backbone with a map"
             raise CmlBenchError(
-                f"cuter cuts objects out of images where a map of features shows them, but the model reads {reads}: "
-                "set frozen=false and take a backbone with a map"
+                f"cuter cuts objects out of images where a map of features shows them, but the model reads {instead}: "
+                f"{mend if instead in ('cached features', 'vectors') else 'take another head'}"
             )
         return super().build_model(backbone, head)
 

@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT
 from cml_bench.losses.bce import BCE
 from cml_bench.models.evaluating import evaluating
@@ -68,7 +69,17 @@ class L3A(Strategy):
         return super().build_model(backbone, AnalyticHead(head, self.expansion, self.decision))
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Draw the random layer and return the plugin that trains in closed form."""
+        """Draw the random layer and return the plugin that trains in closed form.
+
+        Raises:
+            CmlBenchError: If the criterion reads a head of its own.
+        """
+        for layer in run.criterion.with_bases:
+            if layer.meta.head:
+                raise CmlBenchError(
+                    f"loss={layer.meta.name} reads head={layer.meta.head}, in whose place l3a puts its own: take "
+                    "another loss"
+                )
         assert isinstance(run.model.head, AnalyticHead)
         run.model.head.draw(run.generator("expansion"))
         return [L3APlugin(self)]

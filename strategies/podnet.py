@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import Head
-from cml_bench.models.layout import pool
+from cml_bench.models.layout import in_place_of_map, pool
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.training.backbone_teacher import BackboneDistillation, BackboneTeacherPlugin
 from cml_bench.training.context import RunContext
@@ -51,16 +51,16 @@ class PODNet(BackboneDistillation):
         Raises:
             CmlBenchError: If the backbone has nothing to train, or what the head has it return is no map.
         """
-        if not getattr(backbone, "spatial", True):
+        instead = in_place_of_map(backbone, head.meta.features)
+        if instead == "vectors":
             raise CmlBenchError(
                 "podnet compares feature maps, but this backbone returns vectors: take another backbone, or "
                 "feature_distillation"
             )
-        if head.meta.features == "pyramid" or (head.meta.features == "tokens" and _has_class_token(backbone)):
+        if instead:
             raise CmlBenchError(
-                f"podnet compares feature maps, and for head={head.meta.name} the backbone returns "
-                f"{'several' if head.meta.features == 'pyramid' else 'tokens'}: take another head, or "
-                "feature_distillation"
+                f"podnet compares feature maps, and for head={head.meta.name} the backbone returns {instead}: take "
+                "another head, or feature_distillation"
             )
         return super().build_model(backbone, head)
 
@@ -85,10 +85,6 @@ class PODPlugin(BackboneTeacherPlugin):
         growth = math.sqrt(len(labels.names) / max(1, len(labels.names) - labels.first_new))
         spatial = self.spatial_weight * spatial_distance(now, before)
         return growth * (spatial + self.flat_weight * flat_distance(pool(now), pool(before)))
-
-
-def _has_class_token(backbone: nn.Module | None) -> bool:
-    return bool(getattr(getattr(backbone, "model", None), "has_class_token", False))
 
 
 def spatial_distance(now: Tensor, before: Tensor) -> Tensor:

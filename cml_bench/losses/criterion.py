@@ -176,7 +176,10 @@ class Criterion(nn.Module):
             part.start_epoch(model, dataset, epoch, epochs)
 
     def end_experience(self, model: MultiLabelModel) -> None:
-        """Put back what phases changed of the model. Called before plugins hear that training has ended."""
+        """Put back what phases changed of the model.
+
+        Called before plugins hear that training has ended, and in a federation after each round of a client.
+        """
         for part in self._parts():
             part.end_experience(model)
 

@@ -15,6 +15,9 @@ from cml_bench.metrics.predictions import TEST_RULES, Predictions
 from cml_bench.metrics.ranking import average_precision
 from cml_bench.metrics.retention import backward_transfer, forgetting, mean_defined
 
+THRESHOLDS = (0.5, 0.8)
+"""Probabilities over which a label is said to be present, in the literature."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -31,7 +34,7 @@ class View:
         return (logits, truth) if self.rows.all() else (logits[self.rows], truth[self.rows])
 
 
-def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8)) -> dict[str, Any]:
+def evaluate(predictions: Predictions, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
     """Return every metric of a job as plain data for JSON: fractions in [0, 1], counts, and None for undefined.
 
     Only seen labels count. A label without positives among the images tested is left out of the means and listed
@@ -92,12 +95,12 @@ def evaluate(predictions: Predictions, thresholds: Sequence[float] = (0.5, 0.8))
     return result
 
 
-def evaluate_after(predictions: Predictions, t: int, thresholds: Sequence[float] = (0.5, 0.8)) -> dict[str, float]:
+def evaluate_after(predictions: Predictions, t: int) -> dict[str, float]:
     """Return the metrics after experience t alone, as ``evaluate`` has them under ``per_experience``.
 
     Those that are undefined are left out.
     """
-    figures = _figures(predictions, t, _label_ap_after(predictions, t), _decide_after(predictions, t, thresholds))
+    figures = _figures(predictions, t, _label_ap_after(predictions, t), _decide_after(predictions, t, THRESHOLDS))
     return {name: value for name, value in _only_metrics(figures).items() if not np.isnan(value)}
 
 

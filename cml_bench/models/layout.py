@@ -27,6 +27,16 @@ def pool(features: Features) -> Tensor:
     return features.mean(dim=1) if features.dim() == 3 else features
 
 
+def in_place_of_map(backbone: object, features: FeatureKind) -> Literal["vectors", "several maps", "tokens"] | None:
+    """Return what a backbone gives, in place of a map, to a head that asks for ``features``; None if it is a map."""
+    if not getattr(backbone, "spatial", True):
+        return "vectors"
+    if features == "pyramid":
+        return "several maps"
+    has_class_token = getattr(getattr(backbone, "model", None), "has_class_token", False)
+    return "tokens" if features == "tokens" and has_class_token else None
+
+
 def as_tokens(features: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Return the positions as (B, N, D) tokens, and the grid (H, W) they came from.
 

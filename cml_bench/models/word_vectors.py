@@ -51,23 +51,22 @@ def load_word_vectors(path: Path, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack([vector for vector in vectors if vector is not None]))
 
 
-def project_queries(vectors: Tensor, width: int, norm: float, *, seed: int = 0) -> Tensor:
+def project_queries(vectors: Tensor, width: int, norm: float) -> Tensor:
     """Map word vectors into the query space by a fixed random matrix with orthonormal rows or columns.
 
     Angles between words survive where ``width`` is at least the vectors' own; each query has length ``norm``, so that
-    words start no louder than random queries would. The matrix depends on the shapes and the seed alone: labels that
+    words start no louder than random queries would. The matrix depends on the shapes alone: labels that
     arrive later land in the same space.
 
     Args:
         vectors: (n, d).
         width: Query width.
         norm: Length of each query.
-        seed: Seed of the private generator.
 
     Returns:
         (n, width).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     small, large = sorted((vectors.shape[1], width))
     basis, _ = torch.linalg.qr(torch.randn(large, small, generator=generator))
     projected = vectors @ (basis.T if width == large else basis)

@@ -220,7 +220,7 @@ def _parts(tensors: dict[str, torch.Tensor], file: Path) -> tuple[dict[str, Any]
         raise _unusable(file, f"it is not built like one ({in_one_line(error)})") from error
     for t, block in enumerate(logits):
         if block.ndim != 2 or block.dtype != np.float16:
-            raise _unusable(file, f"the predictions of experience {t} are {block.shape} of {block.dtype}")
+            raise _unusable(file, f"the predictions of experience {t + 1} are {block.shape} of {block.dtype}")
     return tree, logits
 
 

@@ -129,8 +129,13 @@ class Client:
         self._sleep()
 
     def _sleep(self) -> None:
-        """Let go of gradients; take what its plugins listen with off the model: others are not to hear or copy it."""
+        """Let go of gradients; take what its plugins listen with off the model: others are not to hear or copy it.
+
+        What a phase of its criterion has frozen is put back, too; the next epoch of that phase freezes it again.
+        """
         self.learner.optimizer.zero_grad()
+        if isinstance(self.learner, MultiLabelTemplate):
+            self.learner._criterion.end_experience(self.learner.model)
         for module in self.learner.model.modules():
             if module._forward_hooks:
                 self.hooks[module] = dict(module._forward_hooks)

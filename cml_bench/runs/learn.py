@@ -210,6 +210,6 @@ def predict(
             f"the model gives {logits.shape[1]} logits but {width} labels have been seen: its head must grow"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise CmlBenchError(f"predictions after experience {experience} are not finite: lower the learning rate")
+        raise CmlBenchError(f"predictions after experience {experience + 1} are not finite: lower the learning rate")
     # Ids ascend in the evaluation set; a strategy may have shuffled.
     return logits[ids.argsort(), :width]

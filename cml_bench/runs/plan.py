@@ -22,6 +22,7 @@ from cml_bench.runs.benchmark import Benchmark, load_benchmark
 from cml_bench.runs.job import Job
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
+from cml_bench.training.federation import parse_federation
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
 _SUPPLIED = (
@@ -139,9 +140,14 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
+    if wrapper and wrapper.meta.learns and (meta is None or meta.criterion == "logits"):
+        raise CmlBenchError(
+            f"wrap={method.wrap} learns what the criterion is told of patches, and strategy {method.strategy} tells it "
+            "of logits alone: take wrap=pat_inference, or another strategy"
+        )
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
-    loss.check_epochs(training.epochs)
+    loss.check_epochs(_epochs_of_experience(training))
     return Plan(
         benchmark=benchmark,
         training=training,
@@ -155,6 +161,12 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
         wrapper=wrapper,
         wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
     )
+
+
+def _epochs_of_experience(training: TrainingConfig) -> int:
+    """Return how many epochs an experience has, at the least: a client may be drawn in one round only."""
+    federation = parse_federation(training.federated) if training.federated is not None else None
+    return training.epochs * (federation.rounds if federation and federation.per_round is None else 1)
 
 
 def _head(method: Method, meta: StrategyMeta | None) -> type[Head]:

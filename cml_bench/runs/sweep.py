@@ -15,6 +15,7 @@ from cml_bench.options import as_text, parse_pairs
 from cml_bench.runs.engines.engine import parse_engine
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.method import parse_method
 from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.rhythm import parse_rhythm
 
@@ -73,7 +74,9 @@ def _check_writable(results: Path) -> None:
 
 
 def _uses_gpu(job: Job) -> bool:
-    return any(key == "device" and value != "cpu" for key, value in job.options)
+    # A method's own settings win over those of all.
+    settings = {**dict(job.options), **dict(parse_method(job.method).options)}
+    return settings.get("device", "cpu") != "cpu"
 
 
 @dataclass(frozen=True)

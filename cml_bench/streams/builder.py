@@ -210,7 +210,7 @@ def _check_filled(dealt: Sequence[Rows], names: Sequence[str], n_seen: Sequence[
         if not len(rows):
             labels = ", ".join(names[low:high])
             raise CmlBenchError(
-                f"experience {t} has no image: no training image is left for its labels ({labels}); "
+                f"experience {t + 1} has no image: no training image is left for its labels ({labels}); "
                 "put them together with labels that have images"
             )
 

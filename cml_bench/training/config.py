@@ -79,12 +79,14 @@ class TrainingConfig:
             value = getattr(self, name)
             if value not in get_args(options):
                 raise CmlBenchError(f"{name}={value!r} is unknown: {suggest(str(value), get_args(options))}")
-        for name in ("epochs", "batch_size", "eval_batch_size", "devices", "threads", "num_workers"):
+        for name in ("epochs", "batch_size", "eval_batch_size", "devices", "threads", "num_workers", "image_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CmlBenchError(f"{name}={value} must be at least 1")
         if not self.lr > 0:
             raise CmlBenchError(f"lr={self.lr} must be positive")
+        if not self.weight_decay >= 0:
+            raise CmlBenchError(f"weight_decay={self.weight_decay} must be at least 0")
         if self.federated is not None:
             parse_federation(self.federated)
         if self.frozen and self.augment:

@@ -72,7 +72,8 @@ class ReferenceGradientPlugin(SupervisedPlugin, ABC):
         for batch in batches:
             known = int(is_known(batch[1]).sum())
             output = strategy.model.head_output(batch[0].to(strategy.device))
-            loss = strategy._criterion(output, batch[1].to(strategy.device), batch.sample_id)
+            labels, epoch = batch[1].to(strategy.device), strategy.clock.train_exp_epochs
+            loss = strategy._criterion(output, labels, batch.sample_id, epoch)
             total += known * flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
             entries += known
         return total / max(1, entries)

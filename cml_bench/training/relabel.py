@@ -107,7 +107,7 @@ class PseudoLabels:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        # Ascending ids and what was found in them; the first stands for "no such image".
+        # Ascending ids and what was found in them; until there are any, one that no image has.
         self.ids = torch.tensor([-1])
         self.found = torch.zeros(1, 0, dtype=torch.bool)
 

@@ -276,6 +276,8 @@ def test_the_file_of_a_wrapper_is_part_of_the_key(tmp_path: Any) -> None:
         ("naive wrap=pat wrap.gird=2", "wrapper pat has no option 'gird': did you mean 'grid'"),
         ("naive wrap=pat wrap.classifiers=three", "option classifiers='three' of wrapper pat cannot be used"),
         ("naive wrap=pat frozen=true", "wrap=pat cuts images, and here the model reads features: set frozen=false"),
+        ("er_ace wrap=pat", "strategy er_ace tells it of logits alone: take wrap=pat_inference"),
+        ("avalanche.training.supervised:Naive wrap=pat", "tells it of logits alone: take wrap=pat_inference"),
         ("bic wrap=pat", "CorrectedModel of this strategy is more than backbone and head: take wrap=pat_inference"),
     ],
 )

@@ -30,6 +30,7 @@ from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.orders import divide, protocol_name
 from cml_bench.testing.toy import Toy
 from cml_bench.training.context import RunContext
+from cml_bench.training.template import MultiLabelTemplate
 
 LR = 0.5
 
@@ -183,6 +184,34 @@ def test_the_same_job_gives_the_same(small_jobs: Any, method: str) -> None:
     assert all(np.isfinite(block).all() for block in first.predictions.logits)
     record = first.result["federation"]
     assert (record["n_clients"], record["per_round"], record["lag"]) == (3, 2, 1)
+
+
+def test_what_the_loss_of_one_client_froze_the_next_one_trains(
+    small_jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ProbMCL freezes the encoder in its second phase, and the model is shared."""
+    (job,) = small_jobs(["naive loss=probmcl"], federated="clients=2 rounds=1", epochs=2)
+    seen: list[tuple[int, bool]] = []
+    train = MultiLabelTemplate.training_epoch
+
+    def watched(self: MultiLabelTemplate, **kwargs: Any) -> None:
+        learns = all(parameter.requires_grad for parameter in self.model.parameters())
+        seen.append((self.clock.train_exp_epochs, learns))
+        train(self, **kwargs)
+
+    monkeypatch.setattr(MultiLabelTemplate, "training_epoch", watched)
+    run_job(job)
+    assert len(seen) > 4
+    assert all(learns for epoch, learns in seen if epoch == 0)
+
+
+def test_epochs_of_all_rounds_are_those_of_an_experience(small_jobs: Any) -> None:
+    """ProbMCL needs two."""
+    (job,) = small_jobs(["naive loss=probmcl"], federated="clients=2 rounds=3", epochs=1)
+    run_job(job)
+    (refused,) = small_jobs(["naive loss=probmcl"], federated="clients=3 rounds=3 per_round=1", epochs=1)
+    with pytest.raises(CmlBenchError, match="experiences have epochs=1"):
+        run_job(refused)
 
 
 class Counter(SupervisedPlugin):

@@ -94,7 +94,7 @@ def test_splits_of_other_widths_are_refused(root: Path) -> None:
 
 
 def test_an_experience_without_a_row_says_what_to_do(root: Path) -> None:
-    with pytest.raises(CmlBenchError, match=r"experience 3 has no image: .*labels \(never\); put them together with"):
+    with pytest.raises(CmlBenchError, match=r"experience 4 has no image: .*labels \(never\); put them together with"):
         check_jobs(make_jobs(["feature_table"], ["naive"], ["default"], [0], [f"root={root}", "increment=1"]))
 
 

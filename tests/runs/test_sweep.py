@@ -105,7 +105,8 @@ def test_workers_are_never_more_than_jobs(small_jobs: Any, tmp_path: Path, monke
     monkeypatch.setattr(serial.Serial, "execute", lambda engine, jobs, *_: used.append(len(jobs)))
     execute(small_jobs(), tmp_path, workers=8, report=lambda event: None)
     execute(small_jobs(device="cuda") * 3, tmp_path, workers=None, report=lambda event: None)
-    assert used == [1, 3]
+    execute(small_jobs(["naive device=cuda:1"]) * 2, tmp_path, workers=None, report=lambda event: None)
+    assert used == [1, 3, 2]
 
 
 # -- only what is missing --------------------------------------------------------------------------------------------

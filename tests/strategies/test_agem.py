@@ -11,8 +11,11 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import AGEMPlugin as UpstreamAGEM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from cml_bench.losses.criterion import Criterion
 from cml_bench.registry import load
+from cml_bench.runs.run import run_job
 
 AGEM, Naive = load("strategies", "agem"), load("strategies", "naive")
 without = load("strategies", "cml_bench.strategies.agem:without")
@@ -130,3 +133,22 @@ def test_upstream_cannot_have_more_experiences_than_samples(tiny_scenario: Any) 
             assert len(upstream.sample_from_memory()[0]) == 2
     with pytest.raises(ValueError, match="batch_size"):
         upstream.sample_from_memory()
+
+
+@pytest.mark.parametrize("method", ["agem memory_size=20", "gem memory_size=20"])
+def test_references_are_of_the_loss_of_their_epoch(
+    small_jobs: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Some criteria change from epoch to epoch; two gradients of two losses have no angle worth looking at."""
+    told, forward = [], Criterion.forward
+
+    def heard(
+        self: Criterion, output: Any, labels: Tensor, ids: Any = None, epoch: int = 0, view: Any = None
+    ) -> Tensor:
+        told.append(epoch)
+        return forward(self, output, labels, ids, epoch, view)
+
+    monkeypatch.setattr(Criterion, "forward", heard)
+    (job,) = small_jobs([method], epochs=2)
+    run_job(job)
+    assert told.count(0) == told.count(1) > 0

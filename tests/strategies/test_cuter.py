@@ -206,5 +206,7 @@ def test_needs_images_and_a_map() -> None:
         CUTER().build_model(None, LinearHead(3))
     vector = nn.Identity()
     vector.spatial = False
-    with pytest.raises(CmlBenchError, match="one vector"):
+    with pytest.raises(CmlBenchError, match="the model reads vectors: set frozen=false and take a backbone with a map"):
         CUTER().build_model(vector, LinearHead(3))
+    with pytest.raises(CmlBenchError, match="the model reads several maps: take another head"):
+        CUTER().build_model(nn.Identity(), load("heads", "hsvlt")((8, 16)))

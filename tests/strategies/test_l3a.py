@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.labels import is_known
 from cml_bench.registry import load
 from cml_bench.testing.strategies import StrategyCase
@@ -135,3 +136,8 @@ def test_the_backbone_may_learn_from_a_criterion_that_reads_more_than_logits() -
     plain, contrasted = (try_out(StrategyCase(f"l3a head=dlfl loss={loss}").plan) for loss in ("bce", "sadcl"))
     assert [logits.shape[1] for logits in contrasted.logits] == [2, 4, 6]
     assert plain.differs_from(contrasted) == 0
+
+
+def test_a_loss_that_reads_a_head_of_its_own_is_refused() -> None:
+    with pytest.raises(CmlBenchError, match="loss=c_gmvae reads head=c_gmvae, in whose place l3a puts its own"):
+        try_out(StrategyCase("l3a head=c_gmvae loss=c_gmvae").plan)

@@ -62,6 +62,8 @@ def test_generators_are_the_same_in_every_process() -> None:
         ({"batch_size": -4}, "batch_size=-4 must be at least 1"),
         ({"threads": 0}, "threads=0 must be at least 1"),
         ({"num_workers": 0}, "num_workers=0 must be at least 1"),
+        ({"image_size": 0}, "image_size=0 must be at least 1"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be at least 0"),
         ({"lr": 0.0}, "lr=0.0 must be positive"),
         ({"lr": float("nan")}, "lr=nan must be positive"),
         ({"frozen": True, "augment": True}, "set augment=false"),

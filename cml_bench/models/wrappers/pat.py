@@ -40,7 +40,7 @@ class PAT(Wrapper):
         CmlBenchError: If an option is out of range.
     """
 
-    meta = WrapperMeta(name="pat", title="PAT", reference="arXiv:2404.06287")
+    meta = WrapperMeta(name="pat", title="PAT", reference="arXiv:2404.06287", learns=True)
 
     def __init__(self, grid: int = 2, classifiers: Literal["cross", "self"] = "cross") -> None:
         super().__init__()

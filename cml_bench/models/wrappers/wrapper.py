@@ -23,11 +23,13 @@ class WrapperMeta:
         name: File stem and registry name.
         title: How tables call it.
         reference: Paper.
+        learns: Whether it has parts that learn from ``HeadOutput.companion``, which the criterion must be given.
     """
 
     name: str
     title: str
     reference: str = ""
+    learns: bool = False
 
 
 class Wrapper(nn.Module, ABC):
