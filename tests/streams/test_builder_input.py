@@ -49,13 +49,13 @@ def test_explicit_lists_are_taken_as_they_are(tiny_source: Any) -> None:
 
 
 def test_an_empty_list_among_the_experiences_is_refused(tiny_source: Any) -> None:
-    with pytest.raises(CmlBenchError, match="experience 1 has no image"):
+    with pytest.raises(CmlBenchError, match="experience 2 has no image"):
         build(tiny_source, np.ones((4, 2)), experiences=[["label0"], [], ["label1"]])
 
 
 def test_an_experience_without_an_image_is_named(tiny_source: Any) -> None:
     truth = np.array([[1, 0, 0], [1, 0, 1]])
-    with pytest.raises(CmlBenchError, match=r"experience 1 has no image.*\(label1\)"):
+    with pytest.raises(CmlBenchError, match=r"experience 2 has no image.*\(label1\)"):
         build(tiny_source, truth)
     assert rows_of(build(tiny_source, truth, base=1, increment=2).train_stream) == [[0, 1], [1]]
 
