@@ -44,8 +44,15 @@ class ERACE(ER):
         """Return the plugin that replaces the loss.
 
         Raises:
-            CmlBenchError: If columns are to be cut out of batches whose criterion knows labels by their columns.
+            CmlBenchError: If columns are to be cut out of batches whose criterion knows labels by their columns, or a
+                wrapper would have nothing to learn from.
         """
+        if run.model.wrapper is not None and run.model.wrapper.meta.learns:
+            name = run.model.wrapper.meta.name
+            raise CmlBenchError(
+                f"wrap={name} learns from what the criterion is told of patches, and er_ace tells it of logits alone: "
+                "take wrap=pat_inference, or another strategy"
+            )
         if self.present_only and any(True for _ in run.criterion.buffers()):
             name = run.criterion.meta.name
             raise CmlBenchError(

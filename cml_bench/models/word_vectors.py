@@ -55,8 +55,8 @@ def project_queries(vectors: Tensor, width: int, norm: float) -> Tensor:
     """Map word vectors into the query space by a fixed random matrix with orthonormal rows or columns.
 
     Angles between words survive where ``width`` is at least the vectors' own; each query has length ``norm``, so that
-    words start no louder than random queries would. The matrix depends on the shapes alone: labels that
-    arrive later land in the same space.
+    words start no louder than random queries would. The matrix depends on the shapes alone: labels that arrive later
+    land in the same space.
 
     Args:
         vectors: (n, d).

@@ -140,10 +140,10 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
-    if wrapper and wrapper.meta.learns and (meta is None or meta.criterion == "logits"):
+    if wrapper and wrapper.meta.learns and meta is None:
         raise CmlBenchError(
-            f"wrap={method.wrap} learns what the criterion is told of patches, and strategy {method.strategy} tells it "
-            "of logits alone: take wrap=pat_inference, or another strategy"
+            f"wrap={method.wrap} learns from what the criterion is told of patches, and {method.strategy} tells it of "
+            "logits alone: take wrap=pat_inference, or another strategy"
         )
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
@@ -186,7 +186,7 @@ def _beside(method: Method, target: Any) -> Iterator[str]:
 
 
 def _check_place(options: Iterable[str], target: Any) -> None:
-    """Refuse what is chosen for all jobs at once, so that nobody takes the same seed for several."""
+    """Refuse what is easily taken for an option, and is chosen for all jobs at once."""
     for key in options:
         if key in _OF_COMMANDS and key not in arguments(target):
             option, of_suite = _OF_COMMANDS[key]

@@ -95,6 +95,14 @@ def test_the_page_of_the_four_divisions_says_what_its_jobs_do() -> None:
     ranks = divisions["rank_correlations"](jobs)
     for one, other in itertools.combinations(ranks.columns, 2):
         assert f"{ranks.loc[one, other]:.2f} [" in text, (one, other)
+    far, near = (
+        np.mean([ranks.loc[f"B{a}-C3 {b}", f"B{c}-C3 {d}"] for a, b, c, d in pairs])
+        for pairs in (
+            [(0, "overlap", 9, "overlap"), (0, "disjoint", 9, "disjoint")],
+            [(0, "overlap", 0, "disjoint"), (9, "overlap", 9, "disjoint")],
+        )
+    )
+    assert f"The mean of the first two is {near - far:.2f} [" in text
 
 
 def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
@@ -113,6 +121,17 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
     for name, share in (100 * heads["factors"]("digits_grid")).items():
         if name in ("strategy", "annotation", "strategy x annotation"):
             assert f"{share:.0f} %" in texts["digits_grid"], name
+    jobs, by = heads["read_jobs"]("digits_grid"), heads["FACTORS"]["digits_grid"]
+    jobs = jobs[jobs["head"].isin(["linear", "dlfl"])]
+    without_pass = jobs[jobs["annotation"] != "online"]
+    without_bounds = without_pass[~without_pass["strategy"].isin(["joint", "cumulative"])]
+    for told, part in (("{:.0f} points [13, 20] more", jobs), ("single pass {:.0f} [5, 13] more", without_pass)):
+        found = 100 * heads["SHARES"]["shares"](part, by)
+        assert told.format(found["strategy"] - found["annotation"]) in texts["digits_grid"]
+    found = 100 * heads["SHARES"]["shares"](without_bounds, by)
+    assert f"bounds as well {found['annotation'] - found['strategy']:.0f} [-1, 7] less" in texts["digits_grid"]
+    cells = heads["gains"](jobs).pivot_table(index=["strategy", "annotation"], columns="block", values="gain")
+    assert f"Of the {len(cells.round(9).drop_duplicates())} distinct cells" in texts["digits_grid"]
     shares = 100 * heads["factors"]("coco18_heads")
     assert (
         f"explains {shares['head']:.1f} % of the variance, the strategy {shares['strategy']:.0f} %"

@@ -276,7 +276,6 @@ def test_the_file_of_a_wrapper_is_part_of_the_key(tmp_path: Any) -> None:
         ("naive wrap=pat wrap.gird=2", "wrapper pat has no option 'gird': did you mean 'grid'"),
         ("naive wrap=pat wrap.classifiers=three", "option classifiers='three' of wrapper pat cannot be used"),
         ("naive wrap=pat frozen=true", "wrap=pat cuts images, and here the model reads features: set frozen=false"),
-        ("er_ace wrap=pat", "strategy er_ace tells it of logits alone: take wrap=pat_inference"),
         ("avalanche.training.supervised:Naive wrap=pat", "tells it of logits alone: take wrap=pat_inference"),
         ("bic wrap=pat", "CorrectedModel of this strategy is more than backbone and head: take wrap=pat_inference"),
     ],
@@ -329,3 +328,11 @@ def test_strategies_keep_their_rules_in_a_wrapper(method: str) -> None:
 def test_it_is_found_by_name() -> None:
     assert load("wrappers", "pat") is PAT
     assert load("wrappers", "pat-inference") is PATInference
+
+
+def test_patches_that_nothing_judges_are_refused(small_jobs: Any) -> None:
+    """ER-ACE replaces the loss by one of logits; MIR asks about logits for its choice alone."""
+    refused, allowed = small_jobs(["er_ace wrap=pat memory_size=20", "mir wrap=pat memory_size=20"])
+    with pytest.raises(CmlBenchError, match="er_ace tells it of logits alone: take wrap=pat_inference"):
+        run_job(refused)
+    run_job(allowed)
