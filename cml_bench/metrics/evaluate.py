@@ -198,11 +198,11 @@ def check_predictions(predictions: Predictions) -> None:
         "truth": (predictions.truth, (n_images, len(predictions.label_names))),
         "test_images": (predictions.test_images, (predictions.n_experiences, n_images)),
     }
-    for t, (block, width) in enumerate(zip(predictions.logits, predictions.n_seen, strict=True)):
+    for t, (block, width) in enumerate(zip(predictions.logits, predictions.n_seen, strict=True), start=1):
         shapes[f"logits after experience {t}"] = (block, (n_images, width))
     for name, (array, shape) in shapes.items():
         if array.shape != shape:
             raise CmlBenchError(f"predictions: {name} have shape {array.shape}, not {shape}; run the job again")
-    for t, block in enumerate(predictions.logits):
+    for t, block in enumerate(predictions.logits, start=1):
         if np.isnan(block).any():
             raise CmlBenchError(f"predictions: NaN among the logits after experience {t}; the training diverged")

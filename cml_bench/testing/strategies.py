@@ -118,7 +118,8 @@ class StrategyCase:
 def _require_same(one: Trial, other: Trial, otherwise: str) -> None:
     """Demand equal logits; ``otherwise`` gets the first experience after which they differ."""
     t = one.differs_from(other)
-    require(t is None, otherwise.format(t))
+    if t is not None:
+        raise BrokenRuleError(otherwise.format(t + 1))
 
 
 def _metadata(case: StrategyCase) -> str:
@@ -198,8 +199,9 @@ def _future_labels(case: StrategyCase) -> str:
     """No batch is wider than the labels seen, and the rest of the stream makes no difference to its beginning."""
     n_seen = case.short.scenario.n_seen
     for t, width in case.short.watcher.widest.items():
-        require(width <= n_seen[t], f"a batch of experience {t} has {width} label columns, but {n_seen[t]} are seen")
-    for t, width in enumerate(n_seen[:-1]):
+        wider = f"a batch of experience {t + 1} has {width} label columns, but {n_seen[t]} are seen"
+        require(width <= n_seen[t], wider)
+    for t, width in enumerate(n_seen[:-1], start=1):
         read = f"logits after experience {{}} change if the stream ends after experience {t}: the future is read"
         _require_same(try_out(case.brief, scenario=toy_scenario(width)), case.short, read)
     return "a stream that ends earlier begins the same"
@@ -228,7 +230,7 @@ def _memory_labels_as_stored(case: StrategyCase) -> str:
 def _evaluation_changes_nothing(case: StrategyCase) -> str:
     """Evaluating once more, on future experiences too, changes neither parameters nor later logits."""
     trial = try_out(case.brief, extra_evaluations=True)
-    for t, (before, after) in enumerate(trial.sizes):
+    for t, (before, after) in enumerate(trial.sizes, start=1):
         grown = f"evaluation after experience {t} takes the model from {before} to {after} parameters"
         require(before == after, grown)
     _require_same(case.short, trial, "one more evaluation changes the logits after experience {}")
@@ -238,7 +240,7 @@ def _evaluation_changes_nothing(case: StrategyCase) -> str:
 def _grows_once_per_experience(case: StrategyCase) -> str:
     """After each experience the head has exactly the labels seen."""
     scenario = case.base.scenario
-    for t, (found, width) in enumerate(zip(case.base.head_labels, scenario.n_seen, strict=True)):
+    for t, (found, width) in enumerate(zip(case.base.head_labels, scenario.n_seen, strict=True), start=1):
         wrong = f"after experience {t} the head has the {len(found)} labels {', '.join(found)}, but {width} are seen"
         require(found == scenario.label_names[:width], wrong)
     return f"the head has {', '.join(map(str, scenario.n_seen))} labels"

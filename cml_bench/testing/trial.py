@@ -215,9 +215,9 @@ def interrupted(plan: Plan) -> Trial:
         for t in range(len(toy_scenario().n_seen)):
             trial = try_out(plan, checkpoints=Path(folder), steps=_STEPS)
             if not trial.logits:
-                _require_stored(trial, folder, f"in the middle of experience {t}")
+                _require_stored(trial, folder, f"in the middle of experience {t + 1}")
                 trial = try_out(plan, checkpoints=Path(folder))
-            _require_stored(trial, folder, f"after experience {t}")
+            _require_stored(trial, folder, f"after experience {t + 1}")
             logits += trial.logits
     trial.logits = logits
     return trial

@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from cml_bench.report.statistics.estimates import bootstrap_tail
 from cml_bench.runs.method import parse_method
 
 HERE = Path(__file__).resolve().parent
@@ -48,18 +47,24 @@ def rank_correlations(jobs: pd.DataFrame) -> pd.DataFrame:
     return means.corr("spearman")
 
 
-def rank_intervals(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return the correlation of each pair of divisions with its 95 % bootstrap interval over class orders x seeds."""
-    rng = np.random.default_rng(0)
-    blocks = dict(iter(jobs.groupby("block")))
-    drawn = rng.choice(list(blocks), (DRAWS, len(blocks)))
-    means = np.stack([rank_correlations(pd.concat(blocks[name] for name in names)) for names in drawn])
-    tail = bootstrap_tail(len(blocks))
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+def rank_statistics(jobs: pd.DataFrame) -> pd.Series:
+    """Return the correlation of each pair of divisions, and how far another base lowers it below another assignment."""
     found = rank_correlations(jobs)
-    pairs = [*itertools.combinations(range(len(found)), 2)]
-    rows = {f"{found.index[i]} against {found.columns[j]}": (found.iloc[i, j], low[i, j], high[i, j]) for i, j in pairs}
-    return pd.DataFrame(rows, index=["correlation", "low", "high"]).T
+    pairs = {f"{one} against {other}": found.loc[one, other] for one, other in itertools.combinations(found, 2)}
+    far, near = (
+        np.mean([pairs[f"B{a}-C3 {b} against B{c}-C3 {d}"] for a, b, c, d in each])
+        for each in (
+            [(0, "overlap", 9, "overlap"), (0, "disjoint", 9, "disjoint")],
+            [(0, "disjoint", 0, "overlap"), (9, "disjoint", 9, "overlap")],
+        )
+    )
+    return pd.Series({**pairs, "assignment above base": near - far})
+
+
+def differences(jobs: pd.DataFrame) -> pd.Series:
+    """Return how much more of the variance, in points, the rule explains than the strategy does."""
+    found = 100 * SHARES["shares"](jobs, FACTORS)
+    return pd.Series({"rule above strategy": found["rule"] - found["strategy"]})
 
 
 def draw(path: Path) -> None:
@@ -103,5 +108,6 @@ def draw(path: Path) -> None:
 
 if __name__ == "__main__":
     print((100 * SHARES["with_intervals"](crossed(read_jobs()), FACTORS)).round(1))  # noqa: T201
-    print(rank_intervals(read_jobs()).round(2))  # noqa: T201
+    print(SHARES["over_blocks"](crossed(read_jobs()), differences, DRAWS).round())  # noqa: T201
+    print(SHARES["over_blocks"](read_jobs(), rank_statistics, DRAWS).round(2))  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -61,19 +62,34 @@ def shares(table: pd.DataFrame, factors: list[str]) -> pd.Series:
     return pd.Series({**found, "rest": total - sum(found.values())}) / total
 
 
-def with_intervals(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
-    """Return shares with 95 % bootstrap intervals over class orders x seeds, as tables have them: share, low, high."""
+def over_blocks(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], pd.Series], draws: int) -> pd.DataFrame:
+    """Return a statistic of jobs with 95 % bootstrap intervals over class orders x seeds, as tables have them.
+
+    Args:
+        table: Jobs; ``block`` tells class order and seed.
+        statistic: What is computed of jobs, a number a name.
+        draws: How often blocks are drawn anew.
+
+    Returns:
+        A row a name: found, low, high.
+    """
     rng = np.random.default_rng(0)
     blocks = dict(iter(table.groupby("block")))
     names = list(blocks)
-    draws = []
-    for _ in range(DRAWS):
+    found = []
+    for _ in range(draws):
         drawn = rng.choice(len(names), len(names))
-        parts = [blocks[names[i]].assign(block=str(k)) for k, i in enumerate(drawn)]
-        draws.append(shares(pd.concat(parts), factors))
+        # A block that is drawn twice is two.
+        found.append(statistic(pd.concat([blocks[names[i]].assign(block=str(k)) for k, i in enumerate(drawn)])))
     tail = bootstrap_tail(len(names))
-    low, high = np.quantile(pd.DataFrame(draws), [tail, 1 - tail], axis=0)
-    return pd.DataFrame({"share": shares(table, factors), "low": low, "high": high})
+    low, high = np.quantile(pd.DataFrame(found), [tail, 1 - tail], axis=0)
+    return pd.DataFrame({"found": statistic(table), "low": low, "high": high})
+
+
+def with_intervals(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
+    """Return shares with their intervals: share, low, high."""
+    found = over_blocks(table, lambda jobs: shares(jobs, factors), DRAWS)
+    return found.rename(columns={"found": "share"})
 
 
 def tables() -> dict[str, pd.DataFrame]:

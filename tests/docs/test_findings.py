@@ -17,6 +17,13 @@ from cml_bench.report.statistics.estimates import estimate
 ROOT = Path(__file__).resolve().parents[2]
 REPLAY = ["er", "er_herding", "er_ace", "er_balanced", "prs", "ocdm", "mir", "gdumb", "der", "derpp"]
 FREE = ["naive", "lwf", "dlfl 0", "csc", "freeze_old_rows", "pseudo_label", "ewc", "ewc_online", "si", "mas", "rwalk"]
+SHARES_OF_DIGITS = {
+    "whole": "{:.0f} points [{:.0f}, {:.0f}] more",
+    "without the single pass": "without the single pass {:.0f} [{:.0f}, {:.0f}] more",
+    # The other way around.
+    "without the bounds as well": "without the bounds as well {:.0f} [{:.0f}, {:.0f}] less",
+}
+FINDINGS = ROOT / "docs" / "findings.md"
 PAGE = ROOT / "results" / "reference" / "coco18_orders" / "README.md"
 
 
@@ -95,14 +102,7 @@ def test_the_page_of_the_four_divisions_says_what_its_jobs_do() -> None:
     ranks = divisions["rank_correlations"](jobs)
     for one, other in itertools.combinations(ranks.columns, 2):
         assert f"{ranks.loc[one, other]:.2f} [" in text, (one, other)
-    far, near = (
-        np.mean([ranks.loc[f"B{a}-C3 {b}", f"B{c}-C3 {d}"] for a, b, c, d in pairs])
-        for pairs in (
-            [(0, "overlap", 9, "overlap"), (0, "disjoint", 9, "disjoint")],
-            [(0, "overlap", 0, "disjoint"), (9, "overlap", 9, "disjoint")],
-        )
-    )
-    assert f"The mean of the first two is {near - far:.2f} [" in text
+    assert f"The mean of the first two is {divisions['rank_statistics'](jobs)['assignment above base']:.2f} [" in text
 
 
 def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
@@ -121,15 +121,11 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
     for name, share in (100 * heads["factors"]("digits_grid")).items():
         if name in ("strategy", "annotation", "strategy x annotation"):
             assert f"{share:.0f} %" in texts["digits_grid"], name
-    jobs, by = heads["read_jobs"]("digits_grid"), heads["FACTORS"]["digits_grid"]
-    jobs = jobs[jobs["head"].isin(["linear", "dlfl"])]
-    without_pass = jobs[jobs["annotation"] != "online"]
-    without_bounds = without_pass[~without_pass["strategy"].isin(["joint", "cumulative"])]
-    for told, part in (("{:.0f} points [13, 20] more", jobs), ("single pass {:.0f} [5, 13] more", without_pass)):
-        found = 100 * heads["SHARES"]["shares"](part, by)
-        assert told.format(found["strategy"] - found["annotation"]) in texts["digits_grid"]
-    found = 100 * heads["SHARES"]["shares"](without_bounds, by)
-    assert f"bounds as well {found['annotation'] - found['strategy']:.0f} [-1, 7] less" in texts["digits_grid"]
+    parts = heads["parts"]()
+    for part, told in SHARES_OF_DIGITS.items():
+        found = heads["differences"](parts[part])["strategy above annotation"]
+        assert told.split(" [")[0].format(abs(found)) in texts["digits_grid"], part
+    jobs = parts["whole"]
     cells = heads["gains"](jobs).pivot_table(index=["strategy", "annotation"], columns="block", values="gain")
     assert f"Of the {len(cells.round(9).drop_duplicates())} distinct cells" in texts["digits_grid"]
     shares = 100 * heads["factors"]("coco18_heads")
@@ -151,6 +147,39 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
     assert f"correlate by {min(pairs):.2f} to {max(pairs):.2f} between seeds" in texts["coco18_heads"]
 
 
+@pytest.mark.slow
+def test_brackets_of_shares_and_ranks_are_what_the_scripts_print() -> None:
+    """Thousands of draws: the intervals of the three pages whose figures are no plain means."""
+    figures = ROOT / "docs" / "figures"
+    divisions, heads = (runpy.run_path(str(figures / f"{name}.py")) for name in ("divisions", "heads"))
+    shares, folder = heads["SHARES"], heads["REFERENCE"]
+    orders, protocols, digits, findings = (
+        " ".join(page.read_text(encoding="utf-8").split())
+        for page in (PAGE, *(folder / name / "README.md" for name in ("coco18_protocols", "digits_grid")), FINDINGS)
+    )
+    names = {"order": "class order"}
+    for table in shares["tables"]().values():
+        for name, row in (100 * table).iterrows():
+            assert "| {} | {:.1f} [{:.1f}, {:.1f}] |".format(names.get(str(name), name), *row) in orders, name
+
+    jobs = divisions["read_jobs"]()
+    crossed = divisions["crossed"](jobs)
+    for name, row in (100 * shares["with_intervals"](crossed, divisions["FACTORS"])).iterrows():
+        if name in ("rule", "strategy", "memory", "division"):
+            assert "{:.0f} % [{:.0f}, {:.0f}]".format(*row) in protocols, name
+    rule = shares["over_blocks"](crossed, divisions["differences"], divisions["DRAWS"]).loc["rule above strategy"]
+    assert "(difference {:.0f} [{:.0f}, {:.0f}])".format(*rule) in protocols
+    ranks = shares["over_blocks"](jobs, divisions["rank_statistics"], divisions["DRAWS"])
+    for name, row in ranks.iterrows():
+        assert "{:.2f} [{:.2f}, {:.2f}]".format(*row) in protocols, name
+    assert "{:.2f} [{:.2f}, {:.2f}]".format(*ranks.loc["assignment above base"]) in findings
+
+    for part, of_part in heads["parts"]().items():
+        ((found, low, high),) = shares["over_blocks"](of_part, heads["differences"], heads["DRAWS"]).to_numpy()
+        told = SHARES_OF_DIGITS[part].format(*((found, low, high) if found > 0 else (-found, -high, -low)))
+        assert told in digits, told
+
+
 def test_the_page_of_the_trained_backbone_says_what_its_jobs_do() -> None:
     folder = ROOT / "results" / "reference" / "fine_tuned"
     jobs, page = pd.read_csv(folder / "jobs.csv"), (folder / "README.md").read_text(encoding="utf-8")
@@ -167,7 +196,7 @@ def test_the_page_of_the_trained_backbone_says_what_its_jobs_do() -> None:
     figures = ("last_map", "last_cf1_macro@0.5", "last_of1@0.5")
     last, cf1, of1 = (100 * jobs.pivot_table(index="seed", columns=name, values=each) for each in figures)
     text = " ".join(page.split())
-    findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    findings = FINDINGS.read_text(encoding="utf-8")
     of_findings = [("dlfl, dlfl", "dlfl"), ("er_herding", "er"), ("er", "derpp")]
     for pair in (
         *of_findings,
@@ -200,6 +229,8 @@ def test_the_page_of_the_long_tail_says_what_the_jobs_of_its_trained_backbone_do
     last, minor = (100 * jobs.pivot_table(index="seed", columns=strategy, values=name) for name in columns[:2])
     behind, gain = last["naive"] - last["cuter"], minor.sub(minor["er"], axis=0)
     assert f"{behind.mean():.1f} ({behind.min():.1f} to {behind.max():.1f}) below it" in page
+    behind = last["er"] - last["cuter"]
+    assert f"{behind.mean():.1f} ({behind.min():.1f} to {behind.max():.1f}) below `er`" in page
     for what, figures in (("minor mAP", gain.mean()), ("least", gain.min())):
         told = "{:.1f}, {:.1f} and {:.1f}".format(*(figures[name] for name in ("ocdm", "er_balanced", "prs")))
         assert f"{what} {told}" in page, told

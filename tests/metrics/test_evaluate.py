@@ -155,7 +155,7 @@ def test_any_threshold_is_a_key() -> None:
         ({"test_rule": "some_images"}, "some_images"),
         ({"truth": np.zeros((N, C - 1), np.int8)}, r"truth have shape \(80, 6\)"),
         ({"test_images": np.ones((2, N), bool)}, "test_images"),
-        ({"logits": tuple(np.zeros((N, n), np.float16) for n in (3, 5, 6))}, "logits after experience 2"),
+        ({"logits": tuple(np.zeros((N, n), np.float16) for n in (3, 5, 6))}, "logits after experience 3"),
         ({"logits": tuple(np.full((N, n), np.nan, np.float16) for n in N_SEEN)}, "NaN among the logits"),
     ],
 )

@@ -160,7 +160,7 @@ def _bare(case: Case, model: BareModel, inputs: PixelInputs, labels: Tensor) -> 
     """Return what trains a bare model for an epoch on the same stored images, augmented by the same rule."""
     mean, std = model.trunk.pretrained_cfg["mean"], model.trunk.pretrained_cfg["std"]  # type: ignore[index]
     augment = TrainBatch(case.image_size, mean, std, torch.Generator(), device=DEVICE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
     pinned = (lambda batch: batch.pin_memory()) if DEVICE == "cuda" else (lambda batch: batch)
 
     def epoch() -> None:

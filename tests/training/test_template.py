@@ -50,7 +50,7 @@ def bare_loop(scenario: Any, optimizer: str, *, seed: int, epochs: int, batch_si
                 learner = (
                     torch.optim.SGD(parameters, lr=lr, momentum=0.9)
                     if optimizer == "sgd"
-                    else torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+                    else torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, fused=True)
                 )
             else:
                 learner.add_param_group({"params": [weights[-1], biases[-1]]})
