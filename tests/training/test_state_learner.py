@@ -91,11 +91,11 @@ def test_a_count_in_an_attribute_goes_on(tmp_path: Path) -> None:
     [
         (
             {"start": "n.clear()", "count": "n.append(1)", "value": "(len(n) + 1)"},
-            "logits after experience 1 differ if the run is interrupted before: keep state in attributes alone",
+            "logits after experience 2 differ if the run is interrupted before: keep state in attributes alone",
         ),
         (
             {"start": "self.lock = threading.Lock()", "count": "pass", "value": "2"},
-            "in the middle of experience 0 the run goes on after whole experiences only, should it be interrupted: "
+            "in the middle of experience 1 the run goes on after whole experiences only, should it be interrupted: "
             "learner.plugins[0].lock is of the kind _thread:lock, which a checkpoint cannot hold: keep numbers, "
             "tensors, generators, datasets or objects made of these",
         ),
@@ -117,7 +117,7 @@ def test_the_check_sees_a_curriculum_that_looks_at_training(tmp_path: Path) -> N
     )
     status, detail = outcome(written(tmp_path, body))
     assert status == "failed"
-    assert detail.startswith("logits after experience 2 differ")
+    assert detail.startswith("logits after experience 3 differ")
 
 
 @pytest.mark.parametrize("method", ["er memory_size=40", "krt memory_size=40", "prs memory_size=40", "derpp"])

@@ -27,7 +27,7 @@ _events: Queue[Event | None]
 
 def warm_up() -> None:
     """Start the slow imports (torch, Avalanche) in the server that workers are forked from, without waiting."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["cml_bench.runs.run", "cml_bench.runs.check"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["cml_bench.runs.preload"])
     forkserver.ensure_running()
 
 
