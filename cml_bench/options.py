@@ -26,7 +26,7 @@ def parse_pairs(words: Iterable[str]) -> Pairs:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise CmlBenchError(f"{word!r} is no option: write key=value")
+            raise CmlBenchError(f"{word!r} is no option: write key=value, without blanks around the equals sign")
         if key in found:
             raise CmlBenchError(f"option {key!r} is given twice ({found[key]!r} and {value!r}): give it once")
         found[key] = value
@@ -108,9 +108,14 @@ def convert(
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
             typed[name] = adapter.validate_python(_literal(text, hint))
+        except json.JSONDecodeError as error:
+            raise CmlBenchError(
+                f"option {name}={text!r} of {owner} is no JSON list or object ({error}): names are quoted, as in "
+                '[["a", "b"], ["c"]]'
+            ) from None
         except ValidationError as error:
             told = error.errors()[0]["msg"].removeprefix("Value error, ")
-            reason = told[:1].lower() + told[1:]
+            reason = (told[:1].lower() + told[1:]).partition(", unable to parse")[0]
             if error.errors()[0]["type"] in ("tuple_type", "list_type"):
                 reason += """; write it as JSON, as in [["a", "b"], ["c"]]"""
             elif text.startswith("["):
@@ -150,8 +155,5 @@ def _literal(text: str, hint: Any) -> Any:
     if text.lower() in {"none", "null"} and type(None) in typing.get_args(hint):
         return None
     if text.startswith(("[", "{")):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CmlBenchError(f"{text!r} is no JSON list or object ({error})") from None
+        return json.loads(text)
     return text

@@ -30,10 +30,14 @@ _SCALE = 0.25
 class AGCN(Strategy):
     """Learn label classifiers on a graph of how labels occur together; distil old scores and the old labels' nodes.
 
+    The loss is ``L + distillation_weight mean KL(sigmoid(t) || sigmoid(z)) + graph_weight mean (H - G)^2``, with L the
+    criterion's, z and t the old labels' logits by the new and the old model, H and G their nodes. Every batch updates
+    the augmented correlation matrix, in which label i is linked to j where ``P_ij >= link`` (``cross_link`` between old
+    and new): ``P_ij = N_ij / N_j`` among new labels, ``S_ij / N_j`` for an old i, ``S_ji / S_j / 2`` for an old j, N
+    being counts and S sums of the old model's scores over images that show the new label. Old links stay as they were.
+
     Source: Du et al. 2022, arXiv 2203.05534, and its released code, which leaves the weights of the losses undefined:
-    here classification weighs 1, and so do the others by default (inferred). The augmented correlation matrix is
-    updated with every batch. Links between new labels are counted, those between old and new ones come from the counts
-    and the old model's scores, those between old ones stay as they were.
+    here classification weighs 1, and so do the others by default (inferred).
 
     Departures: the first experience treats its links like later ones (there the released code takes the threshold 0, so
     that every pair is linked, the scale 0.28 and the power -0.8); an image counts for a pair only where the new label

@@ -25,6 +25,8 @@ __all__ = ["AGEM"]
 class AGEM(Strategy):
     """Take off the part of each step's gradient that contradicts the gradient on images drawn from the memory.
 
+    ``g <- g - (g . r / r . r) r`` where ``g . r < 0``, with g the step's gradient and r the criterion's on the draw.
+
     Source: Chaudhry et al. 2019, arXiv 1812.00420, section 4, equation 11. Departures: the draw is uniform over the
     images stored of past experiences; the reference counts known entries alone and is taken in evaluation mode.
 

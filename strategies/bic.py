@@ -41,16 +41,18 @@ _SCALES = (0.1, 10.0)
 class BiC(Rehearsal):
     """Distil and rehearse; then fit ``alpha z + beta`` for logits z of new labels on images kept out of training.
 
-    Source: Wu et al. 2019, arXiv 1905.13260. Its loss is ``lambda L_d + (1 - lambda) L_c``, lambda being the share of
-    old labels: L_c the criterion's, L_d the cross-entropy of the old labels' probabilities with the old model's,
-    corrected as that one predicts, both at a temperature. After each experience but the first, alpha and beta are
-    fitted with the model held still.
+    Source: Wu et al. 2019, arXiv 1905.13260. Its loss is ``lambda L_d + (1 - lambda) L_c`` with
+    ``lambda = n_old / n_seen``: L_c the criterion's, L_d the cross-entropy of the old labels' probabilities with the
+    old model's, corrected as that one predicts, both at a temperature. After each experience but the first, alpha and
+    beta are fitted with the model held still.
 
-    Published multi-label tables have a row of BiC and do not say what it is. Inferred: one sigmoid a label, so that L_d
-    is a sum of Bernoullis and the fit a logistic regression of all known entries of the new labels on their logits,
-    alpha between 0.1 and 10; the balanced memory, ``LabelBalancedMemory``; that every image of the stream is kept out
-    by chance, with the share of the paper's split. As labels are annotated, old images say nothing of new labels
-    (``relabel=oracle`` changes that); then what is corrected is how sure the model is of labels that it has trained on.
+    Published multi-label tables have a row of BiC and do not say what it is. Inferred: one sigmoid a label, so that
+    ``L_d = mean KL(sigmoid(t / temperature) || sigmoid(z / temperature))`` over all entries of old labels, annotated or
+    not, t being the old model's logits, and the fit a logistic regression of all known entries of the new labels on
+    their logits, alpha between 0.1 and 10; the balanced memory, ``LabelBalancedMemory``; that every image of the stream
+    is kept out by chance, with the share of the paper's split. As labels are annotated, old images say nothing of new
+    labels (``relabel=oracle`` changes that); then what is corrected is how sure the model is of labels that it has
+    trained on.
 
     **With one sigmoid a label, alpha > 0 and beta move no label's images past each other: no label's average precision
     changes, nor does mAP. What changes is all that compares a logit with a threshold or with other labels' (F1, overall

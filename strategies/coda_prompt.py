@@ -25,10 +25,14 @@ __all__ = ["CODAPrompt"]
 class CODAPrompt(Strategy):
     """Learn prompt components in front of a frozen ViT; every image's prompt is a weighted sum of all of them.
 
-    Source: Smith et al. 2023, arXiv 2211.13218 (weights: attention-modulated cosine; components of earlier experiences
-    are frozen, new ones start orthogonal to them), and its released code. Departures: the released code deals a pool of
-    100 evenly to a known number of experiences, here each brings its own components. With several labels (inferred):
-    the criterion, over known entries of the labels that the experience brings; old rows of the head are frozen.
+    An image's prompt is ``sum_m cos(q * A_m, K_m) P_m``, with q the class token of the ViT without prompts and, for
+    each component P_m, a learnt attention A_m and key K_m. The loss adds ``orthogonality sum_X mean (X X^T - I)^2``
+    over the K, A and P of each block.
+
+    Source: Smith et al. 2023, arXiv 2211.13218 (components of earlier experiences are frozen, new ones start orthogonal
+    to them), and its released code. Departures: the released code deals a pool of 100 evenly to a known number of
+    experiences, here each brings its own components. With several labels (inferred): the criterion, over known entries
+    of the labels that the experience brings; old rows of the head are frozen.
 
     Attributes:
         components_per_experience: Components that an experience adds to each block.

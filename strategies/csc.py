@@ -24,10 +24,14 @@ __all__ = ["CSC"]
 class CSC(Strategy):
     """Learn new labels, distil old ones, and hold over-confident scores back.
 
-    Source: arXiv 2403.12559 and its released code: ``alpha`` times the classification loss, ``1 - alpha`` times the
-    distillation of old scores, plus the entropy term; on the first experience the classification loss alone.
-    Departures: annotated old labels are learnt from their annotation, not distilled; the classification loss is the
-    method's criterion. In the released code the parameters of new labels never reach the optimiser; here they do.
+    From the second experience on, the loss is
+    ``alpha L + (1 - alpha) L_d + entropy_weight mean_x sum_c p_c ln(p_c + 1e-5)`` with
+    ``L_d = mean KL(sigmoid(t) || sigmoid(z))`` over old labels, t being the old model's logits, and p over all labels.
+    As released, the last term is least at ``p = 1 / e``: it raises scores near 0, too.
+
+    Source: arXiv 2403.12559 and its released code; on the first experience the classification loss alone. Departures:
+    annotated old labels are learnt from their annotation, not distilled; the classification loss L is the method's
+    criterion. In the released code the parameters of new labels never reach the optimiser; here they do.
 
     Attributes:
         alpha: Weight of the classification loss from the second experience on.

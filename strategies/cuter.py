@@ -37,11 +37,12 @@ class CUTER(Strategy):
     """Rehearse crops that show one label each, cut out of past images where their patches hang together.
 
     Source: "Cut out and replay", arXiv 2505.19680, and its released code. Objects are proposed by ``mask_cut`` on the
-    backbone's map. The model then looks at each crop, with 0 around it: the crop is kept for its most probable label if
-    that is annotated in the image, more probable than ``sure`` (``sure_scarce`` if fewer than half as many pixels are
-    stored for it as for the label that has most), and no other label reaches 0.5. ``CropMemory`` tells which crops
-    stay. A step adds the criterion's loss on crops to that of the stream's batch. In an online stream images are cut
-    after the step, else when the experience ends.
+    backbone's map. The model then looks at each crop, with 0 around it: the crop is kept for its most probable label c
+    if the image is annotated ``y_c = 1``, ``p_c > sure`` (``sure_scarce`` if fewer than half as many pixels are stored
+    for c as for the label that has most), and ``p_j < 0.5`` for every other j. A full ``CropMemory`` takes it with
+    probability ``1 - held_c / max held``, in place of crops of the label that holds most pixels. The loss is
+    ``L(batch) + L(crops) + low_rank mean ||F||_*``, F being the patches of an image of the batch. In an online stream
+    images are cut after the step, else when the experience ends.
 
     The matching rule is the paper's. The released code has another (the most probable label has to be annotated;
     scarce labels from 0.55 on), and which of the two made the published numbers is not known. Departures:

@@ -28,10 +28,13 @@ __all__ = ["DER"]
 class DER(Strategy):
     """Replay past images with the logits they had when they were stored (mean squared error), without their labels.
 
+    The loss is ``L + alpha sum_i sum_{c < w_i} (z_ic - h_ic)^2 / sum_i w_i`` over images i drawn from the memory, h_i
+    being the logits of the w_i labels that there were when image i was stored.
+
     Source: Buzzega et al. 2020, arXiv 2004.07211, section 3.1. In an online stream the logits of each training step are
     stored, as there. Departures: else logits are stored after the experience on images without augmentation, because
-    experiences are trained for several epochs; a stored row constrains only the labels that existed when it was stored;
-    the error is the mean over those entries.
+    experiences are trained for several epochs; labels that came later are not constrained; the error is a mean over
+    entries, in the paper the squared distance of an image's logits.
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``.

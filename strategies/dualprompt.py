@@ -26,7 +26,8 @@ class DualPrompt(Strategy):
     """Learn general prompts and one expert prompt per experience in front of a frozen ViT.
 
     Source: Wang et al. 2022, arXiv 2204.04799; lengths and blocks of the scripts of arXiv 2211.13218. Training uses the
-    experience's expert and draws its key to the images; a test image goes to the expert with the nearest key. With
+    expert of the experience t and adds ``key_weight mean_x (1 - cos(q_x, k_t))`` to the loss, with q_x the class token
+    of the ViT without prompts and k the experts' keys; a test image goes to the expert ``argmax_s cos(q_x, k_s)``. With
     several labels (inferred): the criterion, over known entries of the labels that the experience brings; old rows of
     the head are frozen. An image then belongs to several experiences at once, and one expert must answer for all its
     labels; ``route=all`` (ours) lets every expert read every image and takes from each the labels of its experience.

@@ -16,6 +16,9 @@ __all__ = ["ER"]
 class ER(Rehearsal):
     """Experience replay: mix each mini-batch with images drawn from a reservoir of past ones.
 
+    The loss is ``L(batch + draw)``, the criterion's over the rows of both at once. With a fixed ``memory_size``, each
+    of N different images seen is in memory with probability ``min(1, memory_size / N)``.
+
     Source: Chaudhry et al. 2019, arXiv 1902.10486. In an online stream the reservoir is updated after each step, as
     there; departure: else after each experience, because experiences are trained for several epochs.
     """

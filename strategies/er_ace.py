@@ -24,10 +24,11 @@ class ERACE(ER):
 
     Source: Caccia et al. 2022, arXiv 2104.05025, where the softmax of a stream image runs over the classes of its batch
     only, so that new classes do not push old logits down. No form for several labels is published; this one is
-    inferred: the loss is the mean of the criterion on the stream's rows, over the labels that the experience brings,
-    and on the memory's rows, over all. Where old labels of stream images are unknown to the criterion anyway, that
-    differs from ER in the weight of the rows only; it bites with ``loss=assume_negative loss.scope=seen``, or where old
-    labels are annotated. Without memory rows the loss is as it was.
+    inferred: the loss is ``(L(batch, new labels) + L(draw, all labels)) / 2`` (the paper adds the two), L being the
+    criterion's and new labels those that the experience brings. Where old labels of stream images are unknown to the
+    criterion anyway, that differs from ER in the weight of the rows only; it bites with
+    ``loss=assume_negative loss.scope=seen``, or where old labels are annotated. Without memory rows the loss is as it
+    was.
 
     Attributes:
         present_only: Whether stream images teach only those new labels that one of their batch shows, which is the

@@ -16,6 +16,9 @@ __all__ = ["ERHerding"]
 class ERHerding(Rehearsal):
     """Experience replay from exemplars chosen by herding after each experience.
 
+    The k-th exemplar of a label is ``argmin_x ||mu - (S + f_x) / k||`` over the images that show it, with f_x the
+    backbone's pooled feature at length 1, mu the mean of all of them and S the sum of those chosen before.
+
     Source: the exemplars of iCaRL, Rebuffi et al. 2017, arXiv 1611.07725, for each label its own list, see
     ``HerdingMemory``; the classifier and the loss are the method's. ``memory_size=20/label relabel=oracle`` is the
     rehearsal of KRT's released code, but for repeated picks.

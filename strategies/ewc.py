@@ -23,11 +23,13 @@ __all__ = ["EWC"]
 class EWC(Strategy):
     """Penalise moving parameters that the old labels' likelihood depends on.
 
-    Source: Kirkpatrick et al. 2017, arXiv 1612.00796, equation 3, with the likelihood of independent labels: the sum
-    over known entries of the Bernoulli log-likelihood. The Fisher information is the mean over images of the squared
-    gradient of one image (Avalanche squares the gradient of a batch mean, in which opposite signs cancel), in
-    evaluation mode, without augmentation. Parameters that arrive with new labels carry no penalty until the experience
-    ends.
+    The penalty is ``ewc_lambda / 2 sum_k sum_i F_ki (theta_i - theta_ki)^2`` over past experiences k, which ended at
+    theta_k, with ``F_ki = mean_x (d log p(y_x) / d theta_i)^2``.
+
+    Source: Kirkpatrick et al. 2017, arXiv 1612.00796, equation 3, with the likelihood of independent labels: log p is
+    the sum over known entries of the Bernoulli log-likelihood. F squares the gradient of one image (Avalanche squares
+    that of a batch mean, in which opposite signs cancel), in evaluation mode, without augmentation. Parameters that
+    arrive with new labels carry no penalty until the experience ends.
 
     Attributes:
         ewc_lambda: Weight of the penalty; has no safe default and must be swept.

@@ -23,12 +23,12 @@ __all__ = ["OnlineEWC"]
 class OnlineEWC(Strategy):
     """Penalise moving away from the latest parameters, by a Fisher information in which old experiences fade.
 
-    ``F <- gamma F + F_t`` after experience t, and the penalty is ``lambda / 2 sum F (theta - theta_t)^2``. The Fisher
-    information is EWC's: per image, over known entries.
+    ``F <- gamma F + F_t`` after experience t, and the penalty is ``ewc_lambda / 2 sum F (theta - theta_t)^2``. F_t is
+    EWC's Fisher information: per image, over known entries.
 
     Source: Schwarz et al. 2018, arXiv 1805.06370 (Progress & Compress), the online EWC of its section 3. Departures:
-    independent labels instead of classes; parameters that arrive with new labels carry no penalty until the experience
-    ends.
+    the penalty has F where the paper's has ``gamma F``; independent labels instead of classes; parameters that arrive
+    with new labels carry no penalty until the experience ends.
 
     Attributes:
         ewc_lambda: Weight of the penalty; has no safe default and must be swept.

@@ -21,9 +21,12 @@ __all__ = ["FeatureDistillation"]
 class FeatureDistillation(BackboneDistillation):
     """Keep the pooled feature of every image where the old backbone had it.
 
-    Source: Jung et al. 2016, arXiv 1607.00122 (less-forgetting learning). Departures: the squared distance is divided
-    by the squared length of the old features, so that a weight means the same for every backbone; the old rows of the
-    head are not frozen (a criterion without unknown entries in old columns leaves them alone anyway).
+    The loss is ``L + weight sum_x ||f_x - g_x||^2 / sum_x ||g_x||^2`` over the images of a batch, f being the feature
+    and g the old backbone's.
+
+    Source: Jung et al. 2016, arXiv 1607.00122 (less-forgetting learning). Departures: the division, so that a weight
+    means the same for every backbone; the old rows of the head are not frozen (a criterion without unknown entries in
+    old columns leaves them alone anyway).
 
     Attributes:
         weight: Weight of the distance.

@@ -28,11 +28,15 @@ __all__ = ["GDumb"]
 class GDumb(Strategy):
     """Only store while the stream goes by; before each evaluation, train a fresh model on the memory alone.
 
+    After experience t the model is ``train(theta_0, M_t)``, with theta_0 the untrained weights and M_t the memory,
+    which is kept by the rule of ``er_balanced``.
+
     Source: Prabhu et al. 2020, ECCV, "GDumb: a simple approach that questions our progress in continual learning".
-    Departures: the balanced memory is ``LabelBalancedMemory``, whose form for several labels is inferred; training is
-    that of every other method of the table, where the paper has a recipe of its own (256 epochs, cosine restarts,
-    CutMix). What matters of it in an online stream, which has one epoch, is ``memory_epochs``. Labels that a stored
-    image was not annotated for are unknown to the criterion.
+    Departures: the balanced memory is ``LabelBalancedMemory``, whose form for several labels is inferred (the paper's
+    sampler takes no further image of a class that has its share); training is that of every other method of the table,
+    where the paper has a recipe of its own (256 epochs, cosine restarts, CutMix). What matters of it in an online
+    stream, which has one epoch, is ``memory_epochs``. Labels that a stored image was not annotated for are unknown to
+    the criterion.
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``.

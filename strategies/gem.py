@@ -30,7 +30,9 @@ _RIDGE = 1e-3
 class GEM(Strategy):
     """Project each step's gradient so that it agrees with the gradient on the memory of every past experience.
 
-    Costs a pass over the whole memory at every step.
+    Where an entry of ``G g`` is negative, with g the step's gradient and a row of G for each reference, g becomes
+    ``g + G^T v``: v minimises ``v^T (G G^T + 1e-3 I) v / 2 + (G g)^T v`` over ``v >= margin``. Costs a pass over the
+    whole memory at every step.
 
     Source: Lopez-Paz and Ranzato 2017, arXiv 1706.08840, section 3, with the ridge of the authors' code.
     Departures: the memory is a reservoir an experience (the paper keeps the last images); references count known

@@ -25,10 +25,10 @@ class ICaRL(Rehearsal):
     """Rehearse herded exemplars, learn new labels from annotations and old ones from what the old model says.
 
     Source: Rebuffi et al. 2017, arXiv 1611.07725. Its loss (algorithm 3) is made of one sigmoid a class, so that it
-    stands as it is for several labels: for stream images and exemplars alike, cross-entropy of the new labels with
-    their annotation and of all old labels with the old model's probability, annotated or not, averaged by the numbers
-    of new and old labels. The exemplars are ``HerdingMemory``'s. This is an adaptation; those in published multi-label
-    tables are not described. Departures:
+    stands as it is for several labels: ``(n_old BCE(z, sigmoid(t)) + n_new L) / n_seen`` for stream images and
+    exemplars alike, with BCE the mean over all entries of old labels, annotated or not, z and t their logits by the new
+    and the old model, and L the loss on the new labels' annotations. The exemplars are ``HerdingMemory``'s. This is an
+    adaptation; those in published multi-label tables are not described. Departures:
 
     - The classifier is the network's own output, the paper's variant "hybrid 1". The nearest mean of exemplars names
       one class an image; no form for several labels is published.

@@ -24,9 +24,12 @@ class KAR(Rehearsal):
     """Rehearse images that stand for their label; label old labels of new images, and new labels of old images.
 
     Source: "Knowledge-Aware Replay for Multi-Label Class-Incremental Learning" as far as it is public: its manual and
-    the module that selects exemplars, which ``KISMemory`` follows. Forward, the old model labels new images, like
-    ``pseudo_label``; backward, ``relabel=pseudo`` labels stored images by the new model where its probability is over
-    0.9, which is the released threshold. Both are for unknown entries alone, and an annotation that comes later wins.
+    the module that selects exemplars, which ``KISMemory`` follows: for each label the images with the highest
+    ``balance exp(-d) + (1 - balance) r``, with d the distance of an image's feature from the label's mean and r the
+    mean probability of the new labels in it, both brought to between 0 and 1. Forward, the old model labels new images
+    where ``p > threshold``, like ``pseudo_label``; backward, ``relabel=pseudo`` labels stored images by the new model
+    where its probability is over 0.9, which is the released threshold. Both are for unknown entries alone, and an
+    annotation that comes later wins.
 
     Inferred: the forward threshold, which is not public and by default the backward one; that an old label under it is
     absent, as in the methods of its kind; that stored images are labelled backward when an experience ends, old labels

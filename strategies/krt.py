@@ -27,6 +27,11 @@ __all__ = ["KRT"]
 class KRT(Rehearsal):
     """Restore old labels by dynamic pseudo-labels, and keep what each old experience's token reads where it was.
 
+    An unknown old label is present where ``p > tau``, p being the old model's and tau such that ``kappa n_old`` old
+    labels an image are over it, within 0.1. The loss adds
+    ``token_weight sqrt(n_seen / n_new) mean_x (1 - cos(e_x, o_x))``, with e what the tokens of all old experiences
+    read, joined, and o what they read in the old model.
+
     Source: Dong et al. 2023, arXiv 2302.13334; its module as ported by CUTER's authors. With a memory it is KRT-R,
     which keeps herded exemplars and, in the released code, gives them the truth for all later labels:
     ``memory_size=20/label relabel=oracle``. Departures: the threshold is found on images without augmentation, and need

@@ -34,11 +34,13 @@ __all__ = ["L3A"]
 class L3A(Strategy):
     """Solve a weighted ridge regression of the labels on randomly expanded features, exactly, experience by experience.
 
+    ``W = (sum_i omega_i psi_i psi_i^T + ridge I)^-1 sum_i omega_i psi_i y_i^T`` over all images so far, of which these
+    two sums alone are stored, with ``psi = relu(R f)`` a random layer on the feature f. An image's omega_i is the mean
+    of ``w_c = n m_c^-1/2 / sum_k m_k^-1/2`` over its labels, m_c of n labels' annotated positives at the time.
+
     Source: "L3A: Label-Augmented Analytic Adaptation", arXiv 2506.00816, and its released code. The backbone is trained
-    on the first experience, with the method's head and criterion, and frozen; then the head gives way to a random layer
-    with ReLU and a linear classifier, whose weights are those of a regression over all images so far. Only its sums are
-    stored, no images. Unknown old labels of new images are present where the classifier scores them over a threshold,
-    else absent. Labels are weighted by the root of their frequency, an image by the mean weight of its labels.
+    on the first experience, with the method's head and criterion, and frozen; then the head gives way to R and W.
+    Unknown old labels of new images are present where the classifier scores them over ``threshold``, else absent.
 
     One regression over all labels needs a target for each entry: as in the released code it is 0 for an unknown new
     label (which the classifier still scores 0), and for a label in all images that came before it. Departures: an image

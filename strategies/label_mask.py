@@ -28,15 +28,16 @@ __all__ = ["LabelMask"]
 class LabelMask(Strategy):
     """Tell the head a random part of each image's labels, so that it learns how labels go together.
 
-    Of the C labels that an image was asked for, a number drawn uniformly from 0 to ``floor(known C)`` is told; all
-    others are unknown, those that nobody asked for always. At test time nothing is told.
+    Of the C labels that an image was asked for, ``k ~ U{0, ..., floor(known C)}`` are drawn and told, but for those
+    that the annotator left open; all others are unknown, those that nobody asked for always. At test time nothing is
+    told.
 
     Source: C-Tran, arXiv 2011.14027; ``eps`` is the client-aware masking (CA-MLE) of FedLGT, arXiv 2312.07165: a label
-    of which the model as it was received, told nothing, is unsure stays unknown. It is the global model of the round
-    in a federation, else the model as the experience found it (inferred), read in evaluation mode (inferred). The
-    released code asks about the first image of a batch alone, and tells it that one's labels; here every image has its
-    own. Departure: published losses are sums, here the method's criterion decides; labels left out of the loss are left
-    out by stopping their gradient, so every other entry weighs the same however many were told.
+    of which the model as it was received, told nothing, is unsure, ``|p - 0.5| <= eps``, stays unknown. It is the
+    global model of the round in a federation, else the model as the experience found it (inferred), read in evaluation
+    mode (inferred). The released code asks about the first image of a batch alone, and tells it that one's labels; here
+    every image has its own. Departure: published losses are sums, here the method's criterion decides; labels left out
+    of the loss are left out by stopping their gradient, so every other entry weighs the same however many were told.
 
     Attributes:
         known: Largest part of the labels that is told.

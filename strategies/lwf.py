@@ -23,9 +23,13 @@ __all__ = ["LwF"]
 class LwF(Strategy):
     """Distil the old model's probability of each old label into the new one.
 
+    The loss is ``L + alpha temperature^2 mean KL(sigmoid(t / temperature) || sigmoid(z / temperature))``, the mean over
+    entries of old labels without an annotation, z and t being their logits by the new and the old model.
+
     Source: Li and Hoiem 2016, arXiv 1606.09282, with one Bernoulli per label instead of a softmax over classes, which
     would force the old labels to exclude each other. Entries that carry an annotation are learnt from it, not from the
-    teacher; a criterion that assumes unknown entries negative leaves the old columns to the teacher.
+    teacher; a criterion that assumes unknown entries negative leaves the old columns to the teacher. Departures: the
+    factor ``temperature^2``, the mean over labels in place of the sum, and no warm-up of the new rows.
 
     ``confidence_decay`` trusts the teacher less where it is very sure: an entry with the softened probability q weighs
     ``exp(-kappa |2 q - 1|)``. That is **(inferred, ours)**: RebLL (arXiv 2408.12161) decays over-confident distillation

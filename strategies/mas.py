@@ -24,14 +24,15 @@ __all__ = ["MAS"]
 class MAS(Strategy):
     """Penalise moving parameters that the length of the output depends on.
 
-    The importance is the mean over images of the absolute gradient of ``||z||^2``, one gradient an image, where z are
-    the logits of all labels seen. It reads no label, so partial annotation does not bias it.
+    After an experience ``Omega <- alpha Omega + (1 - alpha) mean_x |d ||z_x||^2 / d theta|``, the first time the mean
+    alone, one gradient an image, where z are the logits of all labels seen; the penalty is
+    ``mas_lambda sum Omega (theta - theta_t)^2``. It reads no label, so partial annotation does not bias it.
 
-    Source: Aljundi et al. 2018, arXiv 1711.09601, with the running mean ``a old + (1 - a) new`` of FACIL and Avalanche
-    in place of a sum over experiences. Departures: ``output="probabilities"`` (ours, inferred) measures
-    ``||sigmoid(z)||^2``, because in multi-label images most logits are very negative and would dominate; parameters
-    that arrive with new labels carry no penalty until the experience ends. Avalanche takes the absolute value of a
-    batch mean, in which opposite signs cancel, and measures in training mode.
+    Source: Aljundi et al. 2018, arXiv 1711.09601, with the running mean of FACIL and Avalanche in place of a sum over
+    experiences. Departures: ``output="probabilities"`` (ours, inferred) measures ``||sigmoid(z)||^2``, because in
+    multi-label images most logits are very negative and would dominate; parameters that arrive with new labels carry no
+    penalty until the experience ends. Avalanche takes the absolute value of a batch mean, in which opposite signs
+    cancel, and measures in training mode.
 
     Attributes:
         mas_lambda: Weight of the penalty.

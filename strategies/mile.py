@@ -26,10 +26,11 @@ __all__ = ["MILe"]
 class MILe(Strategy):
     """Alternate between learning the marked labels (as teacher) and a frozen copy's findings beside them (as student).
 
-    One network plays both parts, as in the released code. For ``teacher_steps`` it learns from what was marked; then it
-    is copied, and for ``student_steps`` it learns from the same and from what the copy, in evaluation mode, finds with
-    a probability over ``threshold``; then the student is the teacher. Few steps are the bottleneck that lets through
-    what is easy to learn. An experience begins with a teacher, since the copy does not know its labels.
+    One network plays both parts, as in the released code. For ``teacher_steps`` it learns from the labels y that were
+    marked; then it is copied, and for ``student_steps`` it learns from y with ``y_c = 1`` wherever c is open and
+    ``p_c > threshold``, p being the copy's in evaluation mode; then the student is the teacher. Few steps are the
+    bottleneck that lets through what is easy to learn. An experience begins with a teacher, since the copy does not
+    know its labels.
 
     Only labels that the annotator was asked for and left open can be found: a marked label, present or absent, stays as
     it is. What is open and not found is absent by the default criterion, ``assume_negative``, in both parts, which is

@@ -31,10 +31,13 @@ _CHOICE = 5
 class MIR(ER):
     """Experience replay of those drawn images whose loss a step on the stream's batch alone would raise most.
 
+    Of the drawn images i, those with the largest ``l_i(theta - lr grad L(theta)) - l_i(theta)`` are replayed, with L
+    the loss of the stream's batch and l_i that of one image; the loss is ``L(batch) + L(chosen)``.
+
     Source: Aljundi et al. 2019, arXiv 1908.04742, section 3.1 (ER-MIR): the step is plain gradient descent with the
-    current learning rate, whatever the optimiser. Inferred, for several labels: the loss of one image is that of the
-    criterion on its row alone. Departures: both losses are read in evaluation mode, so that the look leaves no trace in
-    batch-norm statistics; the rows chosen make a loss of their own, which is added to the stream's.
+    current learning rate, whatever the optimiser. Inferred, for several labels: l_i is the criterion's on the image's
+    row alone. Departures: both losses are read in evaluation mode, so that the look leaves no trace in batch-norm
+    statistics; the rows chosen make a loss of their own.
 
     Attributes:
         candidates: Memory images drawn a step, of which the ``replay_batch_size`` worst are replayed; None for five

@@ -25,9 +25,10 @@ class MultiLane(Strategy):
     """Learn one lane per experience beside a frozen ViT; every label is read from the lane of its own experience.
 
     Source: De Min et al. 2024, arXiv 2405.15633, "Less is more: summarizing patch tokens for efficient multi-label
-    class-incremental learning". A lane summarises the patches with learnt selectors, drops the summaries after each
-    block's attention and puts the selectors back. Nothing of an old lane or an old row of the head trains, so logits of
-    old labels stay.
+    class-incremental learning". In each block the lane's class token attends to ``softmax(S X^T / sqrt(D)) X``,
+    summaries of the frozen ViT's D-dimensional tokens X by the lane's selectors S, both after the block's norm; then
+    the summaries are dropped and the selectors put back. Nothing of an old lane or an old row of the head trains, so
+    logits of old labels stay.
 
     Departures: lanes and rows are allocated as experiences come, not for a known number. The released loss fills the
     labels of other experiences with 0 and averages over all n labels of the stream: that is ``n_new / n`` times the one

@@ -16,8 +16,12 @@ __all__ = ["OCDM"]
 class OCDM(Rehearsal):
     """Replay from a memory that keeps the images whose labels come closest to a target distribution.
 
-    Source: Liang and Li 2022, arXiv 2209.11469; the rule, and what of it is inferred, is told in ``OCDMMemory``. In an
-    online stream the memory is updated after each step, else in one pass after each experience.
+    Label i, shown by n_i images so far, is to have the share ``p_i = n_i^rho / sum_j n_j^rho`` of the memory's labels.
+    Images come in a batch at a time; while there are too many, the one goes that is ``argmin_j KL(q_j || p)``, with q_j
+    the shares without image j.
+
+    Source: Liang and Li 2022, arXiv 2209.11469; what of the rule is inferred is told in ``OCDMMemory``. In an online
+    stream the memory is updated after each step, else in one pass after each experience.
 
     Attributes:
         rho: Power of allocation: 0 for equal shares, 1 for the stream's.

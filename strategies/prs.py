@@ -16,9 +16,14 @@ __all__ = ["PRS"]
 class PRS(Rehearsal):
     """Replay from a memory whose label shares follow a power of the stream's.
 
-    Source: Kim et al. 2020, arXiv 2009.03632; the rule and its departures are told in ``PRSMemory``. The released
-    training is online, ten images a batch, with gradients clipped at 5, which is not done here. In an online stream the
-    memory is updated after each step, else in one pass after each experience.
+    Label i, shown by n_i images so far, is to have the share ``p_i = n_i^rho / sum_j n_j^rho`` of the memory's labels.
+    A full memory takes an image with labels L with probability ``sum_L w_i min(1, memory_size p_i / n_i)``,
+    ``w = softmax(-n)`` over L, in place of one that shows a label drawn by ``softmax(l_i - p_i sum_j l_j)``, l_i images
+    being stored of label i.
+
+    Source: Kim et al. 2020, arXiv 2009.03632; which of that label's images goes, and the departures, are told in
+    ``PRSMemory``. The released training is online, ten images a batch, with gradients clipped at 5, which is not done
+    here. In an online stream the memory is updated after each step, else in one pass after each experience.
 
     Attributes:
         rho: Power of allocation: 0 for equal shares, 1 for the stream's. Released: -0.03 for COCOseq, 0.02 for

@@ -22,16 +22,21 @@ __all__ = ["PseudoLabel"]
 class PseudoLabel(Strategy):
     """Train on the old model's labels where old labels are not annotated in new images.
 
+    An unknown old label c of probability p by the old model is present where ``p > threshold``, absent where
+    ``p < low`` (``two_sided``). With ``dynamic_count`` the threshold is such that ``kappa n_old`` old labels an image
+    are over it, within 0.1; with ``mean_confidence`` c is present where ``p >= eps_c``, with ``confidence_entropy``
+    where ``h(p) <= tau_c`` as well, eps_c and tau_c being the means of p and of its entropy h over c's annotated
+    positives. ``compensate`` weighs the entries of old labels by ``|p - y| / mean |p - y|``.
+
     The common part of KRT, L3A and their like, on any head and criterion. ``two_sided`` is ours: only what the old
     model is sure of becomes a label. ``fixed`` and ``dynamic_count`` (KRT, arXiv 2302.13334) know a threshold for
     presence alone; the papers make absent whatever is not over it, which is ``below=zero``. Annotated entries are never
     changed, columns of new labels neither, and no memory and no other loss sees a pseudo-label.
 
-    Two parts of KBK ("Knowing Beyond the Known", the journal extension of HCP, arXiv 2503.17017) that are defined in
-    public and stand alone: ``mean_confidence`` (HCP, inferred) and ``confidence_entropy`` recall a label where the old
-    model is as confident, and no more uncertain, than it was of annotated positives, and ``compensate`` balances the
-    errors of past experiences. ``rule=confidence_entropy compensate=true below=zero loss=asl`` is both; it is not KBK,
-    whose head, which purifies features and probes the unknown, is not defined in public.
+    Two parts of KBK ("Knowing Beyond the Known", the journal extension of HCP, arXiv 2503.17017) are defined in public
+    and stand alone: the rules ``mean_confidence`` (HCP, inferred) and ``confidence_entropy``, and ``compensate``, which
+    balances the errors of past experiences. ``rule=confidence_entropy compensate=true below=zero loss=asl`` is both; it
+    is not KBK, whose head, which purifies features and probes the unknown, is not defined in public.
 
     Attributes:
         rule: ``two_sided``, ``fixed``, ``dynamic_count``, which lets the threshold follow the number of labels that is

@@ -30,7 +30,7 @@ class RWalk(Strategy):
     The Fisher information runs along, ``F <- alpha g^2 + (1 - alpha) F``; a score adds up, over windows of ``window``
     steps, how far the loss fell through a parameter for the distance it went, ``-sum g dtheta / (F dtheta^2 / 2)``.
     After an experience the scores are averaged with the earlier ones, and the penalty is
-    ``lambda sum (F / max F + max(0, s) / max s) (theta - theta_t)^2``.
+    ``rwalk_lambda sum (F / max F + max(0, s) / max s) (theta - theta_t)^2``.
 
     Source: Chaudhry et al. 2018, arXiv 1801.10112, equations 6 to 8, without the replay that the paper adds.
     Departures: ``g^2`` in F is the mean over the batch of each image's squared gradient of its likelihood over known

@@ -62,6 +62,11 @@ def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
     return int(caught.value.code or 0), output.out, output.err
 
 
+def test_the_package_is_the_command() -> None:
+    told = subprocess.run([sys.executable, "-m", "cml_bench", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"cml-bench {cml_bench.__version__}\n"
+
+
 def test_the_version(capsys: Any) -> None:
     assert call(capsys, "--version")[:2] == (0, f"cml-bench {cml_bench.__version__}\n")
 
@@ -95,10 +100,12 @@ def test_unknown_words_are_told_where_they_go(words: tuple[str, ...], told: str,
     ("words", "told"),
     [
         (("--set", "seed=3"), "'seed' is chosen for all jobs at once: give the command --seeds, or a suite the key"),
+        (("--root", "/data"), "benchmark digits reads no folder: leave out --root (root='/data')"),
+        (("--method", "er memory_size = 9"), "'memory_size' is no option: write key=value, without blanks around the"),
         (("--method", "er class_orders=3"), "'class_orders' is chosen for all jobs at once: give the command --class-"),
     ],
 )
-def test_what_is_chosen_for_all_jobs_is_no_option(words: tuple[str, ...], told: str, capsys: Any) -> None:
+def test_what_is_no_option_ends_in_one_sentence(words: tuple[str, ...], told: str, capsys: Any) -> None:
     code, _, err = call(capsys, "run", *words, "--dry-run")
     assert code == 1
     assert err.startswith(f"cml-bench: {told}")

@@ -67,8 +67,9 @@ def test_values_become_what_the_class_declares(option: str, value: Any) -> None:
         ("count=none", "option count='none' of target cannot be used"),
         ("flag=maybe", "option flag='maybe' of target cannot be used"),
         ("mode=medium", "option mode='medium' of target cannot be used"),
-        ("groups=[[", "'[[' is no JSON list or object"),
-        ("rate=fast", "option rate='fast' of target cannot be used"),
+        ("groups=[[", "option groups='[[' of target is no JSON list or object"),
+        ("groups=[[a,b],[c]]", 'names are quoted, as in [["a", "b"], ["c"]]'),
+        ("rate=fast", "option rate='fast' of target cannot be used: input should be a valid number"),
     ],
 )
 def test_values_of_another_type_end_in_one_sentence(option: str, sentence: str) -> None:

@@ -167,9 +167,7 @@ class DataSet(ABC):
             if (root / candidate).is_file():
                 return root / candidate
         names = " or ".join(candidates)
-        raise CmlBenchError(
-            f"{root} holds no {names}; 'cml-bench data info {self.meta.name}' says what to fetch and where it goes"
-        )
+        raise CmlBenchError(f"{root} holds no {names}; 'cml-bench data info {self.meta.name}' says what belongs where")
 
     def unknown_split(self, split: str) -> CmlBenchError:
         """Return the error for a split that the data set does not have."""

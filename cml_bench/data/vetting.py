@@ -86,7 +86,7 @@ def table_from(path: Path, **columns: Any) -> LabelTable:
 
 
 def _unusable(path: Path, reason: object) -> CmlBenchError:
-    return CmlBenchError(f"{path} cannot be used ({reason}): correct it, or fetch it again")
+    return CmlBenchError(f"{path} cannot be used ({reason}): correct it, or fetch it again if it was downloaded")
 
 
 def _check_length(what: str, names: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, beyond_defaults, convert
 from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
+from cml_bench.runs.declared import check_criterion, check_strategy_class
 from cml_bench.runs.job import Job
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
@@ -99,7 +100,7 @@ def plan(job: Job) -> Plan:
     shared, own = _split(job.options)
     method = parse_method(job.method)
     strategy = load("strategies", method.strategy)
-    _check_declared(method.strategy, strategy)
+    check_strategy_class(method.strategy, strategy)
     for key in own:
         part = key.partition(".")[0]
         if key not in arguments(kind) and (key in arguments(strategy) or part in ("head", "loss", "wrap")):
@@ -108,6 +109,8 @@ def plan(job: Job) -> Plan:
                 f"{key!r} is an option of {whose}: write it with the method, as in '{method.strategy} {key}={own[key]}'"
             )
     _check_place(own, kind)
+    if "root" in own and "root" not in arguments(kind):
+        raise CmlBenchError(f"benchmark {job.benchmark} reads no folder: leave out --root (root={own['root']!r:.60})")
     owner = f"benchmark {job.benchmark}"
     benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy)))
     return plan_method(method, strategy, benchmark, shared)
@@ -140,6 +143,7 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
+    check_criterion(criterion.meta.name, loss)
     if wrapper and wrapper.meta.learns and meta is None:
         raise CmlBenchError(
             f"wrap={method.wrap} learns from what the criterion is told of patches, and {method.strategy} tells it of "
@@ -237,22 +241,6 @@ def _check_device(device: str, count: int) -> None:
     if device == "cuda" and count > torch.cuda.device_count():
         raise CmlBenchError(
             f"devices={count}, but this process sees {torch.cuda.device_count()} GPUs: set devices to that"
-        )
-
-
-def _check_declared(name: str, target: Any) -> None:
-    """Refuse a strategy that would fail for want of its declaration when all is trained, or lose its options."""
-    if not (inspect.isclass(target) and issubclass(target, Strategy)):
-        return
-    if not isinstance(getattr(target, "meta", None), StrategyMeta):
-        raise CmlBenchError(
-            f"strategy {name} has no meta: add meta = StrategyMeta(name=..., title=..., family=...) to the class"
-        )
-    fields = inspect.get_annotations(target)
-    if fields and "__dataclass_fields__" not in vars(target):
-        names = ", ".join(fields)
-        raise CmlBenchError(
-            f"strategy {name} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above it"
         )
 
 

@@ -19,6 +19,7 @@ from cml_bench.models.extras import import_extra
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.models.pyramid import PackedPyramid
+from cml_bench.runs.declared import check_plugins, plugins_of
 from cml_bench.runs.given_features import GivenFeatures, given_features
 from cml_bench.runs.job import Job
 from cml_bench.runs.plan import Plan
@@ -140,9 +141,12 @@ def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> 
     own: list[SupervisedPlugin] = [SchedulePlugin(config.schedule, config.lr), *extra]
     learner = plan.learner
     if isinstance(learner, Strategy):
-        return MultiLabelTemplate(**common, plugins=[*learner.plugins(run), *own], generator=run.generator("batches"))
+        return MultiLabelTemplate(
+            **common, plugins=[*plugins_of(learner, run), *own], generator=run.generator("batches")
+        )
     if inspect.isclass(learner) and issubclass(learner, SupervisedPlugin):
         plugin = learner(**plan.learner_options)
+        check_plugins([plugin])
         return MultiLabelTemplate(**common, plugins=[plugin, *own], generator=run.generator("batches"))
     common.update(plan.learner_options, plugins=own, evaluator=EvaluationPlugin(loggers=[]))
     if inspect.isfunction(learner):

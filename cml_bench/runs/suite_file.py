@@ -54,6 +54,8 @@ def read_suite_file(path: Path) -> dict[Any, Any]:
         raise CmlBenchError(f"suite {path} cannot be read ({error.strerror}): give the path of a YAML file") from None
     except yaml.reader.ReaderError as error:
         raise CmlBenchError(f"suite {path} is no YAML: {error.reason} at character {error.position}") from None
+    except yaml.MarkedYAMLError as error:
+        raise CmlBenchError(f"suite {path} is no YAML: {_told(error):.300}") from None
     except (yaml.YAMLError, ValueError) as error:
         # Dates and numbers that are none are plain ValueErrors.
         raise CmlBenchError(f"suite {path} is no YAML: {' '.join(str(error).split()):.300}") from None
@@ -62,3 +64,10 @@ def read_suite_file(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise CmlBenchError(f"suite {path} holds no keys: it needs benchmarks and methods")
     return content
+
+
+def _told(error: yaml.MarkedYAMLError) -> str:
+    """Return what is wrong and where, in one line."""
+    mark = error.problem_mark
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return " ".join(f"{error.problem}{where}{f' ({error.context})' if error.context else ''}".split())

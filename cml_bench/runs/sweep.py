@@ -150,6 +150,8 @@ def _check_count(jobs: int) -> None:
 
 
 def _strings(values: object, key: str, path: Path) -> list[str]:
+    if values is None:
+        raise CmlBenchError(f"suite {path} has no {key}: add a list of names under {key!r}")
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
         raise CmlBenchError(f"suite {path} needs a list of names under {key!r}, not {values!r:.60}")
     return values
@@ -165,9 +167,8 @@ def _methods(items: object, path: Path) -> list[str]:
             for choice in _product(item, "methods", path):
                 strategy = choice.pop("strategy", None)
                 if strategy is None:
-                    raise CmlBenchError(
-                        f"suite {path} crosses {item!r:.60} without 'strategy': add strategy: [naive], say"
-                    )
+                    mend = "write {strategy: er, memory_size: 50} or a plain text, er memory_size=50"
+                    raise CmlBenchError(f"suite {path} crosses {item!r:.60} without 'strategy': {mend}")
                 found.append(" ".join([strategy, *(f"{key}={shlex.quote(value)}" for key, value in choice.items())]))
         else:
             found.append(item)

@@ -111,7 +111,7 @@ def label_incremental_benchmark(
     if online_chunk is not None and online_chunk < 1:
         raise CmlBenchError(f"online_chunk={online_chunk} is no number of images: give at least 1")
     if train_source.label_names != test_source.label_names:
-        raise CmlBenchError("the training and test sources have different label names: use two splits of one data set")
+        raise CmlBenchError(_different_labels(train_source.label_names, test_source.label_names))
     if (curated is not None) != (assignment == "curated"):
         raise CmlBenchError(f"assignment={assignment} does not go with curated lists: give both or neither")
     if curated is not None:
@@ -180,6 +180,17 @@ def label_incremental_benchmark(
         splits=splits,
         record=record,
     )
+
+
+def _different_labels(train: Sequence[str], test: Sequence[str]) -> str:
+    for here, there, one, other in ((train, test, "training", "test"), (test, train, "test", "training")):
+        alone = [name for name in here if name not in there]
+        if alone:
+            return (
+                f"label {alone[0]!r:.60} of the {one} data is none of the {other} data, whose labels are "
+                f"{', '.join(there):.200}: spell labels alike in both"
+            )
+    return f"the test data has the training data's labels in another order ({', '.join(test):.200}): take one for both"
 
 
 def _check_option(name: str, value: str, options: Any) -> None:

@@ -10,6 +10,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
+from cml_bench.runs.declared import check_strategy_class
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.runs.plan import Plan, plan_method
 from cml_bench.testing.case import written_in
@@ -131,6 +132,7 @@ def _metadata(case: StrategyCase) -> str:
     require(decorated, f"{kind.__name__} is no dataclass of its own: decorate it with @dataclass(frozen=True)")
     sentence = require_docstring(kind, (field.name for field in dataclasses.fields(kind)), "Attributes")
     require_exemptions(meta, CHECKS)
+    check_strategy_class(kind.__name__, kind)
     return sentence
 
 

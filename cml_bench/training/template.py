@@ -189,6 +189,11 @@ class MultiLabelTemplate(SupervisedTemplate):
         """Return the loss of the current batch."""
         epoch = self.clock.train_exp_epochs
         loss: Tensor = self._criterion(self.head_output, self.mb_y, self.mb_sample_id, epoch, self.second_view)
+        if loss.dim():
+            raise CmlBenchError(
+                f"{type(self._criterion).__name__} returned a loss of shape {tuple(loss.shape)}: return one number, "
+                "the mean over known entries, say"
+            )
         return loss
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:

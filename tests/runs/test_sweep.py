@@ -284,10 +284,14 @@ def test_tables_that_vary_crosses_fill_evenly(tmp_path: Path) -> None:
     [
         ("benchmarks: [digits]\nmethod: [naive]\n", "has no key 'method': did you mean 'methods'?"),
         ("benchmarks: digits\nmethods: [naive]\n", "needs a list of names under 'benchmarks', not 'digits'"),
-        ("benchmarks: [digits]\n", "needs a list of names under 'methods', not None"),
+        ("benchmarks: [digits]\n", "has no methods: add a list of names under 'methods'"),
+        (
+            "benchmarks: [digits]\nmethods: [{er: {memory_size: 50}}]\n",
+            "without 'strategy': write {strategy: er, memory_size: 50} or a plain text, er memory_size=50",
+        ),
         ("benchmarks: [digits]\nmethods: []\n", "needs a list of names under 'methods', not []"),
         ("benchmarks: [digits]\nmethods: [3]\n", "needs a list of names under 'methods', not [3]"),
-        ("benchmarks: [digits\n", "is no YAML"),
+        ("benchmarks: [digits\n", "is no YAML: expected ',' or ']', but got '<stream end>' in line 2, column 1"),
         ("- digits\n", "holds no keys"),
         ("", "holds no keys"),
         ("benchmarks: [digits]\nmethods: [naive]\nseeds: none\n", "seeds 'none' cannot be read"),

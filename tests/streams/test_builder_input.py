@@ -85,9 +85,18 @@ def test_bad_options_end_in_one_sentence(tiny_source: Any, protocol: Any, senten
     assert "\n" not in str(caught.value)
 
 
-def test_splits_of_unlike_names_are_refused(tiny_source: Any) -> None:
-    with pytest.raises(CmlBenchError, match="different label names"):
-        label_incremental_benchmark(tiny_source(np.ones((2, 2)), ["a", "b"]), tiny_source(np.ones((2, 2)), ["b", "a"]))
+@pytest.mark.parametrize(
+    ("train", "test", "sentence"),
+    [
+        (["a", "b"], ["b", "a"], r"the training data's labels in another order \(b, a\)"),
+        (["a", "B"], ["a", "b"], "label 'B' of the training data is none of the test data, whose labels are a, b"),
+        (["a"], ["a", "c|d"], r"label 'c\|d' of the test data is none of the training data, whose labels are a:"),
+    ],
+)
+def test_splits_of_unlike_names_are_refused(tiny_source: Any, train: list[str], test: list[str], sentence: str) -> None:
+    sources = [tiny_source(np.ones((2, len(names))), names) for names in (train, test)]
+    with pytest.raises(CmlBenchError, match=sentence):
+        label_incremental_benchmark(*sources)
 
 
 def test_inputs_default_to_the_images(tiny_source: Any) -> None:

@@ -93,7 +93,7 @@ class COCO(DataSet):
         if file.is_file():
             return (file,)
         if split in self.meta.splits:
-            raise CmlBenchError(f"{file} is not there; 'cml-bench data info coco' says what to fetch and where it goes")
+            raise CmlBenchError(f"{file} is not there; 'cml-bench data info coco' says what belongs where")
         raise self.unknown_split(split)
 
     def image_folder(self, split: str) -> Path:

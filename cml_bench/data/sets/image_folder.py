@@ -106,9 +106,15 @@ class _Sheet:
                 told = [(reader.line_num, row) for row in reader if any(row)]
         except (csv.Error, UnicodeDecodeError) as error:
             raise CmlBenchError(f"{path} is no CSV file in UTF-8 ({error}): correct it") from None
-        if not told or len(told[0][1]) < 2:
+        if not told:
+            raise CmlBenchError(f"{path} is empty: write a head line, file,cat,dog say, and a line an image")
+        if len(told[0][1]) < 2:
             raise CmlBenchError(f"{path} has one column or none: separate the file name and its labels with commas")
         (_, head), *rest = told
+        if head[1:] and set(head[1:]) <= {"0", "1"}:
+            raise CmlBenchError(
+                f"the first line of {path} is {','.join(head)!r:.60}: write a head line, file,cat,dog say"
+            )
         for line, row in rest:
             if len(row) != len(head):
                 raise CmlBenchError(f"line {line} of {path} has {len(row)} values under {len(head)} heads: correct it")

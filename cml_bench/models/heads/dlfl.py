@@ -23,7 +23,7 @@ QUERY_NORM = 0.7
 
 
 class DLFLHead(LabelRowsHead):
-    """Deep Label-Specific Feature Learning: ``z_c = <w_c, f_c> + b_c``, with its own feature ``f_c`` for each label.
+    """Disentangled label feature learning: ``z_c = <w_c, f_c> + b_c``, with its own feature ``f_c`` for each label.
 
     A learnable query per label attends to the positions of the map (Semantic Spatial Cross-Attention, SSCA). Labels
     never attend to each other, so new labels leave the logits of old ones as they were, and cost is linear in labels.

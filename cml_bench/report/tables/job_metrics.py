@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -64,14 +65,22 @@ def _values(jobs: pd.DataFrame, name: str) -> pd.Series[float]:
         computed = [stored_metric(Path(path), name) for path in jobs.loc[absent, "path"]]
         return values.where(~absent, pd.Series(computed, index=jobs.index[absent], dtype="float64"))
     if name not in known and done.any():
-        raise CmlBenchError(f"metric {name!r} is in no result; {_meant(name, known)}")
+        raise CmlBenchError(f"metric {name!r:.80} is in no result; {_meant(name, known)}")
     return values
 
 
 def _meant(name: str, known: list[str]) -> str:
     """Suggest the figure after the last experience where a bare metric is named, such as ``mAP``; else a like name."""
-    bare = f"last_{name.lower()}"
-    return next((f"did you mean {each!r}?" for each in (bare, f"{bare}@0.5") if each in known), suggest(name, known))
+    figure, at, threshold = name.lower().partition("@")
+    bare = f"last_{figure.removeprefix('last_')}"
+    kinds = [
+        each for each in known if each in (bare, f"{bare}@0.5") or re.fullmatch(rf"{re.escape(bare)}_[a-z]+@0.5", each)
+    ]
+    if not kinds:
+        return suggest(name, known)
+    if at and re.fullmatch(r"0?\.\d+", threshold) is None:
+        return f"a threshold is a probability between 0 and 1: {kinds[0].partition('@')[0]}@0.6, say"
+    return f"did you mean {' or '.join(map(repr, kinds))}?"
 
 
 def _forward_transfer(jobs: pd.DataFrame) -> pd.Series[float]:
