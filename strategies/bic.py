@@ -47,12 +47,12 @@ class BiC(Rehearsal):
     beta are fitted with the model held still.
 
     Published multi-label tables have a row of BiC and do not say what it is. Inferred: one sigmoid a label, so that
-    ``L_d = mean KL(sigmoid(t / temperature) || sigmoid(z / temperature))`` over all entries of old labels, annotated or
-    not, t being the old model's logits, and the fit a logistic regression of all known entries of the new labels on
-    their logits, alpha between 0.1 and 10; the balanced memory, ``LabelBalancedMemory``; that every image of the stream
-    is kept out by chance, with the share of the paper's split. As labels are annotated, old images say nothing of new
-    labels (``relabel=oracle`` changes that); then what is corrected is how sure the model is of labels that it has
-    trained on.
+    ``L_d = mean KL(sigmoid(t / temperature) || sigmoid(z / temperature))``, that cross-entropy less a constant, over
+    all entries of old labels, annotated or not, t being the old model's logits, and the fit a logistic regression of
+    all known entries of the new labels on their logits, alpha between 0.1 and 10; the balanced memory,
+    ``LabelBalancedMemory``; that every image of the stream is kept out by chance, with the share of the paper's split.
+    As labels are annotated, old images say nothing of new labels (``relabel=oracle`` changes that); then what is
+    corrected is how sure the model is of labels that it has trained on.
 
     **With one sigmoid a label, alpha > 0 and beta move no label's images past each other: no label's average precision
     changes, nor does mAP. What changes is all that compares a logit with a threshold or with other labels' (F1, overall

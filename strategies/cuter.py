@@ -39,16 +39,16 @@ class CUTER(Strategy):
     Source: "Cut out and replay", arXiv 2505.19680, and its released code. Objects are proposed by ``mask_cut`` on the
     backbone's map. The model then looks at each crop, with 0 around it: the crop is kept for its most probable label c
     if the image is annotated ``y_c = 1``, ``p_c > sure`` (``sure_scarce`` if fewer than half as many pixels are stored
-    for c as for the label that has most), and ``p_j < 0.5`` for every other j. A full ``CropMemory`` takes it with
-    probability ``1 - held_c / max held``, in place of crops of the label that holds most pixels. The loss is
+    for c as for the label that has most), and ``p_j < 0.5`` for every other j. ``CropMemory`` tells which crops stay; a
+    full one takes another with probability ``1 - held_c / max held``, held being pixels by label. The loss is
     ``L(batch) + L(crops) + low_rank mean ||F||_*``, F being the patches of an image of the batch. In an online stream
     images are cut after the step, else when the experience ends.
 
     The matching rule is the paper's. The released code has another (the most probable label has to be annotated;
     scarce labels from 0.55 on), and which of the two made the published numbers is not known. Departures:
 
-    - Of a crop, only its one label is known; the released target makes all others absent, which ``others=absent`` does.
-      ``others=image`` is ours: absent is what the image was annotated not to have.
+    - Of a crop, only its one label is known; the released target makes all others absent, later ones too, which
+      ``others=absent`` does. ``others=image`` is ours: absent is what the image was annotated not to have.
     - A crop lies where it lay in its image (inferred: the paper says "zero-padded", not where), and the padding is 0
       as the model reads it, not a black pixel. It is cut from images without augmentation.
     - The released code cuts the transposed box, reading ``x, y`` for ``y, x``. Here it is the box.
@@ -176,7 +176,9 @@ class CropReplay(MemoryPlugin):
         if self.others == "unknown":
             labels = labels.masked_fill(labels == ABSENT, OUT_OF_SCOPE)
         elif self.others == "absent":
-            labels = labels.masked_fill(~is_known(labels), ABSENT)
+            # Labels that arrived since the memory was last shown images are no columns of it yet.
+            later = strategy.model.head.n_labels - labels.shape[1]
+            labels = nn.functional.pad(labels.masked_fill(~is_known(labels), ABSENT), (0, later), value=ABSENT)
         batch[:] = [batch[0].to(strategy.device), labels.to(strategy.device), batch[2].to(strategy.device)]
         return batch
 

@@ -29,7 +29,7 @@ class DER(Strategy):
     """Replay past images with the logits they had when they were stored (mean squared error), without their labels.
 
     The loss is ``L + alpha sum_i sum_{c < w_i} (z_ic - h_ic)^2 / sum_i w_i`` over images i drawn from the memory, h_i
-    being the logits of the w_i labels that there were when image i was stored.
+    being the logits of the w_i labels that there were when image i was stored, and L the criterion's loss.
 
     Source: Buzzega et al. 2020, arXiv 2004.07211, section 3.1. In an online stream the logits of each training step are
     stored, as there. Departures: else logits are stored after the experience on images without augmentation, because

@@ -21,7 +21,8 @@ __all__ = ["DERpp"]
 class DERpp(DER):
     """Replay stored logits (mean squared error) and stored labels of past images, drawn independently.
 
-    The loss is DER's and ``beta L(draw)``, the criterion's on a second draw with the stored labels.
+    The loss is ``L + alpha MSE + beta L(draw)``: ``DER``'s on one draw, and the criterion's on another with the stored
+    labels.
 
     Source: Buzzega et al. 2020, arXiv 2004.07211, section 3.2. Departures: those of ``DER``.
 

@@ -34,9 +34,9 @@ class DLFL(Rehearsal):
     Source: the head is arXiv 2212.01461's (one specific feature per label, semantic spatial cross-attention). How it
     learns continually is not in the public text; ours (inferred): the loss is
     ``L + feature_weight sum ||f - g||^2 / sum ||g||^2 + logit_weight L_d`` with
-    ``L_d = mean KL(sigmoid(t - logit_margin) || sigmoid(z))``, f and z being the features and logits of the old labels,
-    g and t the old model's, the mean over entries that nobody annotated; rehearsal is optional. With a head that shares
-    one feature, f is that one.
+    ``L_d = mean KL(sigmoid(t - logit_margin) || sigmoid(z))``, L being the criterion's loss, f and z the features and
+    logits of the old labels, g and t the old model's, the mean over entries that nobody annotated; rehearsal is
+    optional. With a head that shares one feature, f is that one.
 
     Exemplars are herded: on held-out images of coco18 (6 and 18 experiences) and of digits the mean mAP is higher than
     with a reservoir. In a single pass take another ``selection``: herding looks at an experience whole.

@@ -21,8 +21,8 @@ __all__ = ["FeatureDistillation"]
 class FeatureDistillation(BackboneDistillation):
     """Keep the pooled feature of every image where the old backbone had it.
 
-    The loss is ``L + weight sum_x ||f_x - g_x||^2 / sum_x ||g_x||^2`` over the images of a batch, f being the feature
-    and g the old backbone's.
+    The loss is ``L + weight sum_x ||f_x - g_x||^2 / sum_x ||g_x||^2`` over the images of a batch, L being the
+    criterion's, f the feature and g the old backbone's.
 
     Source: Jung et al. 2016, arXiv 1607.00122 (less-forgetting learning). Departures: the division, so that a weight
     means the same for every backbone; the old rows of the head are not frozen (a criterion without unknown entries in

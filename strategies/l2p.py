@@ -27,7 +27,7 @@ class L2P(Strategy):
     """Learn a pool of prompts in front of a frozen ViT; an image gets the prompts with the keys nearest to its feature.
 
     The loss is ``L + key_weight mean_x sum_k (1 - cos(q_x, K_k))`` over the ``top`` nearest keys k of each block, with
-    q_x the class token of the ViT without prompts.
+    L the criterion's and q_x the class token of the ViT without prompts.
 
     Source: Wang et al. 2022, arXiv 2112.08654, in the form that is compared since ("L2P++" of arXiv 2211.13218 and its
     released code): prefixes in place of input tokens, and a distance ``1 - cosine`` in place of a similarity. With

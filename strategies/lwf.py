@@ -24,7 +24,8 @@ class LwF(Strategy):
     """Distil the old model's probability of each old label into the new one.
 
     The loss is ``L + alpha temperature^2 mean KL(sigmoid(t / temperature) || sigmoid(z / temperature))``, the mean over
-    entries of old labels without an annotation, z and t being their logits by the new and the old model.
+    entries of old labels without an annotation, z and t being their logits by the new and the old model, L the
+    criterion's loss.
 
     Source: Li and Hoiem 2016, arXiv 1606.09282, with one Bernoulli per label instead of a softmax over classes, which
     would force the old labels to exclude each other. Entries that carry an annotation are learnt from it, not from the

@@ -27,9 +27,9 @@ __all__ = ["PODNet"]
 class PODNet(BackboneDistillation):
     """Keep the rows and columns of the feature map, and the direction of the pooled feature, where they were.
 
-    The loss is ``L + sqrt(n_seen / n_new) mean_x (spatial_weight ||s - s_o|| + flat_weight (1 - cos(f, f_o)))``, with f
-    the pooled feature, s the squared map summed over its height and over its width, joined and of length 1, and f_o and
-    s_o what they are in the old backbone.
+    The loss is ``L + sqrt(n_seen / n_new) mean_x (spatial_weight ||s - s_o|| + flat_weight (1 - cos(f, f_o)))``, with L
+    the criterion's, f the pooled feature, s the squared map summed over its height and over its width, joined and of
+    length 1, and f_o and s_o what they are in the old backbone.
 
     Source: Douillard et al. 2020, arXiv 2004.13513 (POD-spatial and POD-flat), with squares, normalisation and weights
     of the released code (``arthurdouillard/incremental_learning.pytorch``). Departures: the last feature map alone,

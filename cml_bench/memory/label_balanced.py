@@ -23,7 +23,8 @@ class LabelBalancedMemory(SamplingMemory):
 
     - an image whose owner has fewer images than the largest owner replaces one of that owner's, drawn uniformly;
     - any other replaces one of its own owner's with the probability that keeps those a uniform sample of all that
-      the stream brought this owner;
+      the stream brought this owner, as long as the owner has not given slots away and grown again since (a class of
+      CBRS that was once the largest never grows again; here it may, since labels come back in later experiences);
     - images that show no label have an owner too, but at most one in (labels + 1) slots; what they hold beyond that,
       from when there was room, goes first.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,10 @@ def test_every_crop_shows_what_its_image_was_annotated_for(chunk: int | None) ->
     assert chunk or found.watcher.altered == set()
 
 
-@pytest.mark.parametrize(("others", "known"), [("unknown", 1), ("image", 2), ("absent", 4)])
+@pytest.mark.parametrize(("others", "known"), [("unknown", 1), ("image", 2), ("absent", 6)])
 def test_what_is_known_of_a_crop(others: str, known: int) -> None:
+    """The memory was last shown images when there were four labels; now there are six."""
+
     class Fixed:
         def draw(self, count: int, generator: torch.Generator) -> Any:
             labels = torch.tensor([[OUT_OF_SCOPE, PRESENT, ABSENT, UNMARKED]], dtype=torch.int8)
@@ -136,6 +139,7 @@ def test_what_is_known_of_a_crop(others: str, known: int) -> None:
     class Step:
         device = "cpu"
         train_mb_size = 4
+        model = SimpleNamespace(head=SimpleNamespace(n_labels=6))
 
     labels = CropReplay(Fixed(), None, torch.Generator(), others=others).draw(Step())[1]
     assert labels[0, 1] == PRESENT
