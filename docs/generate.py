@@ -178,7 +178,8 @@ def metrics_page() -> str:
     """Return the page of metrics: every public function of ``cml_bench/metrics``."""
     parts = [
         "# Metrics",
-        "Their names in tables, with formula and source: [names of metrics](results.md#names-of-metrics). Below, the functions that compute them.",
+        "What tables call them, with formula and source: [names of metrics](results.md#names-of-metrics). Here are the "
+        "functions that compute them.",
     ]
     for file in sorted((ROOT / "cml_bench" / "metrics").glob("[a-z]*.py")):
         parts += [f"## `{file.stem}`", block(f"cml_bench.metrics.{file.stem}", **PUBLIC)]

@@ -237,9 +237,9 @@ def test_unknown_metric_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="did you mean 'cf1_macro'"):
         compare(frame, ["last_cf1_macr@0.6"])
     frame = frame.assign(**{"last_cf1_harmonic@0.5": 0.4, "last_cf1_macro@0.5": 0.3})
-    with pytest.raises(CmlBenchError, match="did you mean 'last_cf1_harmonic@0.5' or 'last_cf1_macro@0.5'"):
+    with pytest.raises(CmlBenchError, match=r"did you mean 'last_cf1_harmonic@0\.5' or 'last_cf1_macro@0\.5'"):
         compare(frame, ["cf1"])
-    with pytest.raises(CmlBenchError, match="a threshold is a probability between 0 and 1: last_cf1_macro@0.6, say"):
+    with pytest.raises(CmlBenchError, match=r"a threshold is a probability between 0 and 1: last_cf1_macro@0\.6, say"):
         compare(frame, ["cf1_macro@1.5"])
 
 
