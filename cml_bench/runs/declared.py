@@ -39,8 +39,11 @@ def check_strategy_class(name: str, target: Any) -> None:
         raise CmlBenchError(
             f"strategy {name} has fields ({names}) that are no options, for want of @dataclass(frozen=True) above it"
         )
+    inherited = {key for base in target.__mro__[1:] for key in getattr(base, "__dataclass_fields__", ())}
     for key, value in vars(target).items():
-        if isinstance(value, (bool, int, float, str)) and not key.startswith("_") and key not in fields:
+        # A text may well be a constant, unless it would be the default of an option and is not.
+        is_meant = isinstance(value, (int, float)) or (isinstance(value, str) and key in inherited)
+        if is_meant and not key.startswith("_") and key not in fields:
             raise CmlBenchError(
                 f"{key} of strategy {name} has no type, and so is no option: write {key}: {type(value).__name__} = "
                 f"{value!r}, or _{key} for a constant"

@@ -220,7 +220,13 @@ def test_bad_reductions_are_named(name: str) -> None:
 
 
 @every_criterion
-@pytest.mark.parametrize("strategy", ["naive", "er memory_size=10", "lwf", "cumulative"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *("naive", "er memory_size=10"),
+        *(pytest.param(strategy, marks=pytest.mark.slow) for strategy in ("lwf", "cumulative")),
+    ],
+)
 def test_streams_are_learnt(tiny_scenario: Any, learn: Any, name: str, strategy: str) -> None:
     stem, *options = strategy.split()
     build = load("strategies", stem)

@@ -68,7 +68,13 @@ def trial(spec: str, epochs: int = 2, **options: Any) -> Trial:
     return try_out(replace(plan, training=replace(plan.training, epochs=epochs)), scenario=scenario(**options))
 
 
-@pytest.mark.parametrize("name", REPLAYING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("er", "derpp", "icarl", "krt", "prs") else pytest.param(name, marks=pytest.mark.slow)
+        for name in REPLAYING
+    ],
+)
 def test_the_same_run_to_the_bit(name: str) -> None:
     options = " head.width=16" if name == "krt" else ""
     one, other = (trial(f"{name} memory_size=12 store={store}{options}") for store in ("ids", "pixels"))
@@ -103,8 +109,15 @@ class Vanishing(Source):
 @pytest.mark.parametrize(
     "spec",
     [
-        *(f"{name} relabel={labels}" for name in ("er", "er_herding", "derpp", "gdumb") for labels in RELABELS),
-        *("bic held_out=0.5", "mir", "er_ace", "icarl", "krt head.width=16", "dlfl", "kar", "der", "prs", "ocdm"),
+        *(f"er relabel={labels}" for labels in RELABELS),
+        *("bic held_out=0.5", "mir", "icarl", "krt head.width=16", "der", "ocdm"),
+        *(
+            pytest.param(spec, marks=pytest.mark.slow)
+            for spec in (
+                *(f"{name} relabel={labels}" for name in ("er_herding", "derpp", "gdumb") for labels in RELABELS),
+                *("er_ace", "dlfl", "kar", "prs"),
+            )
+        ),
     ],
 )
 def test_past_images_may_be_gone(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:

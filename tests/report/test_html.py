@@ -153,6 +153,7 @@ def test_everything_missing_is_listed(stored_runs: Write, as_failed: Any, tmp_pa
     assert "Average ranks are not drawn: ranks need 3 methods" in text
 
 
+@pytest.mark.slow
 def test_each_benchmark_has_its_section_and_all_have_one_together(stored_runs: Write, tmp_path: Path) -> None:
     folder = stored_runs(tmp_path / "runs", METHODS, benchmarks=("digits", "voc"), seeds=(0, 1))
     page = cml_bench.write_report(folder, tmp_path / "r.html")

@@ -162,7 +162,7 @@ def flip(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: save({"tree": np.zeros(3)})])
-@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize("damaged", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_damaged_file_gives_way_to_the_one_before(
     small_jobs: Jobs, tmp_path: Path, damage: Callable[[bytes], bytes], damaged: int
 ) -> None:

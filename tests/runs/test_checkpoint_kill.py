@@ -115,6 +115,7 @@ def test_every_strategy_goes_on_after_a_kill(method: str, tmp_path: Path) -> Non
     killed_and_gone_on(method, tmp_path, math.ceil(KILLS / FAMILIES[family]) + 1)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
     job, results = job_of("derpp memory_size=20"), tmp_path / "killed"
     command = [sys.executable, "-m", "cml_bench.cli", "run", "digits", "--method", job.method, "--seeds", "0,"]

@@ -86,7 +86,7 @@ ONLINE = {"online_chunk": 7, "epochs": 1, "batch_size": 3}
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("naive", {"augment": "true"}),
+        pytest.param("naive", {"augment": "true"}, marks=pytest.mark.slow),
         pytest.param("er memory_size=10", {"augment": "strong", "schedule": "one_cycle"}, marks=pytest.mark.slow),
         ("er memory_size=10 store=pixels loss=role", {"schedule": "cosine", "precision": "bf16"}),
         ("prs memory_size=10", ONLINE),
@@ -94,7 +94,7 @@ ONLINE = {"online_chunk": 7, "epochs": 1, "batch_size": 3}
         pytest.param(
             "er memory_size=10 relabel=pseudo", {"annotation": "all", "optimizer": "sgd"}, marks=pytest.mark.slow
         ),
-        ("mile teacher_steps=3 student_steps=2", {}),
+        pytest.param("mile teacher_steps=3 student_steps=2", {}, marks=pytest.mark.slow),
         pytest.param("feature_distillation", {}, marks=pytest.mark.slow),
         pytest.param("cumulative", ONLINE, marks=pytest.mark.slow),
         pytest.param("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}, marks=pytest.mark.slow),
@@ -157,14 +157,14 @@ def stored_shapes(job: Job, folder: Path, steps: Steps) -> list[list[int]]:
     return [node["shape"] for node in nodes if node["kind"] in ("tensor", "parameter")]
 
 
-@pytest.mark.parametrize("options", [{}, ONLINE])
+@pytest.mark.parametrize("options", [{}, pytest.param(ONLINE, marks=pytest.mark.slow)])
 def test_no_image_of_a_step_is_stored(small_jobs: Jobs, tmp_path: Path, steps: Steps, options: dict[str, Any]) -> None:
     """A batch may be larger than all else that there is to store."""
     (job,) = small_jobs(["er memory_size=10"], **{**SMALL, **options})
     assert [3, 32, 32] not in [shape[1:] for shape in stored_shapes(job, tmp_path, steps)]
 
 
-@pytest.mark.parametrize("method", ["si", "rwalk"])
+@pytest.mark.parametrize("method", ["si", pytest.param("rwalk", marks=pytest.mark.slow)])
 def test_what_a_method_notes_for_one_step_is_not_stored(
     small_jobs: Jobs, tmp_path: Path, steps: Steps, method: str
 ) -> None:
@@ -194,7 +194,13 @@ def numbers(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("every", "expected"), [("experience", 3), ("10min", 3), ("epoch", 3 + 9), ("0.001s", None), ("never", 0)]
+    ("every", "expected"),
+    [
+        ("10min", 3),
+        ("epoch", 3 + 9),
+        ("never", 0),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("experience", 3), ("0.001s", None))),
+    ],
 )
 def test_how_often(small_jobs: Jobs, tmp_path: Path, steps: Steps, every: str, expected: int | None) -> None:
     """After each experience; beside that after each of its three epochs, or after every step of at least a ms."""

@@ -92,6 +92,11 @@ class Replay(ER):
             "Heir",
             "no meta of its own, and tables would call it ER",
         ),
+        (
+            "@dataclass(frozen=True)\nclass Heir(ER):\n    '''Do it.'''\n    meta = Mine.meta\n    relabel = 'oracle'",
+            "Heir",
+            "write relabel: str = 'oracle', or _relabel for a constant",
+        ),
         ("    weight = 1.5", "Mine", r"write weight: float = 1.5, or _weight for a constant"),
     ],
 )

@@ -137,13 +137,13 @@ def test_a_label_is_averaged_over_those_who_learn_it(tiny_scenario: Any) -> None
         ("naive", {"augment": "true", "schedule": "one_cycle"}),
         ("er memory_size=20 head=dlfl", {"schedule": "cosine"}),
         pytest.param("lwf head=ctran", {}, marks=pytest.mark.slow),
-        ("ewc fisher_samples=20", {}),
+        pytest.param("ewc fisher_samples=20", {}, marks=pytest.mark.slow),
         pytest.param("feature_distillation", {}, marks=pytest.mark.slow),
         ("ridge", {}),
         pytest.param("joint", {}, marks=pytest.mark.slow),
         ("cumulative loss=clml+bce", {}),
         pytest.param("avalanche.training.supervised:Replay mem_size=10", {}, marks=pytest.mark.slow),
-        ("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}),
+        pytest.param("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}, marks=pytest.mark.slow),
     ],
 )
 def test_one_client_is_no_federation(small_jobs: Any, method: str, options: dict[str, Any]) -> None:
@@ -170,8 +170,12 @@ def test_one_round_of_one_client_is_label_masking_with_its_own_model(small_jobs:
 @pytest.mark.parametrize(
     "method",
     [
-        *("er memory_size=9", "podnet", "label_mask eps=0.02", "krt"),
-        *(pytest.param(method, marks=pytest.mark.slow) for method in ("naive", "lwf", "agcn", "joint", "cumulative")),
+        *("er memory_size=9", "label_mask eps=0.02"),
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("naive", "lwf", "podnet", "krt", "agcn", "joint")
+        ),
+        pytest.param("cumulative", marks=pytest.mark.slow),
     ],
 )
 def test_the_same_job_gives_the_same(small_jobs: Any, method: str) -> None:

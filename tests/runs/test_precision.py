@@ -41,8 +41,19 @@ def difference(job: Job, other: Job) -> float:
 @pytest.mark.parametrize(
     "method",
     [
-        *("naive", "naive head=dlfl", "dlfl memory_size=20", "lwf", "ewc fisher_samples=8", "bic memory_size=20"),
-        *("feature_distillation", "podnet", "er_herding memory_size=20", "mir memory_size=20", "l2p", "ridge"),
+        *(
+            "naive head=dlfl",
+            "dlfl memory_size=20",
+            "ewc fisher_samples=8",
+            "er_herding memory_size=20",
+            "l2p",
+            "ridge",
+        ),
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("naive", "lwf", "feature_distillation", "podnet")
+        ),
+        *(pytest.param(f"{name} memory_size=20", marks=pytest.mark.slow) for name in ("bic", "mir")),
     ],
 )
 def test_bf16_is_float32_but_for_rounding(small_jobs: Any, method: str) -> None:

@@ -35,7 +35,13 @@ def stored(job: Job, folder: Path) -> tuple[dict[str, Any], bytes]:
 # -- determinism -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["naive", "er memory_size=20", "ewc", "lwf", "derpp memory_size=20", "dlfl"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("er memory_size=20", "ewc", "dlfl"),
+        *(pytest.param(method, marks=pytest.mark.slow) for method in ("naive", "lwf", "derpp memory_size=20")),
+    ],
+)
 def test_the_same_job_gives_the_same_bytes(small_jobs: Any, tmp_path: Path, method: str) -> None:
     first, other = small_jobs([method], seeds=[0, 1], n_train=24, n_test=16)
     before = stored(first, tmp_path / "a")

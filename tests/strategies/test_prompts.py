@@ -34,7 +34,13 @@ from cml_bench.testing.toy import Toy, ToySource, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 
-METHODS = ("l2p", "dualprompt", "dualprompt route=all", "coda_prompt", "multilane")
+METHODS = (
+    "l2p",
+    "dualprompt",
+    "coda_prompt",
+    "multilane",
+    pytest.param("dualprompt route=all", marks=pytest.mark.slow),
+)
 KEPT = {
     "l2p": ("backbone.", "head."),
     "dualprompt": ("backbone.", "head.", "prompts.experts.", "prompts.keys."),

@@ -130,6 +130,7 @@ class Truthful(Strategy):
 class DrawsFromTorch(Base):
     """Draw from torch's generator."""
 
+    meta = META
     event = "before_training_exp"
 
     def act(self, strategy: Any) -> None:
@@ -140,6 +141,7 @@ class DrawsFromTorch(Base):
 class DrawsFromPython(Base):
     """Draw from Python's generator."""
 
+    meta = META
     event = "after_eval"
 
     def act(self, strategy: Any) -> None:
@@ -150,6 +152,7 @@ class DrawsFromPython(Base):
 class DrawsFromNumpy(Base):
     """Draw from NumPy's generator."""
 
+    meta = META
     event = "after_training_iteration"
 
     def act(self, strategy: Any) -> None:
@@ -160,6 +163,7 @@ class DrawsFromNumpy(Base):
 class Unrepeatable(Base):
     """Add noise that no seed determines."""
 
+    meta = META
     event = "before_update"
 
     def act(self, strategy: Any) -> None:
@@ -172,6 +176,7 @@ class Unrepeatable(Base):
 class SeedBlind(Base):
     """Set all parameters to one value."""
 
+    meta = META
     event = "after_update"
 
     @torch.no_grad()
@@ -184,6 +189,7 @@ class SeedBlind(Base):
 class GrowsInEvaluation(Base):
     """Grow the head for whatever is evaluated, as Avalanche's own adaptation does."""
 
+    meta = META
     event = "before_eval_exp"
 
     def act(self, strategy: Any) -> None:
@@ -196,6 +202,7 @@ class GrowsInEvaluation(Base):
 class LearnsInEvaluation(Base):
     """Decay the parameters in evaluation."""
 
+    meta = META
     event = "after_eval"
 
     @torch.no_grad()
@@ -208,6 +215,7 @@ class LearnsInEvaluation(Base):
 class GrowsTooMuch(Base):
     """Add a label that the stream does not have."""
 
+    meta = META
     event = "after_training_exp"
 
     def act(self, strategy: Any) -> None:
@@ -220,6 +228,7 @@ class GrowsTooMuch(Base):
 class Stands(Base):
     """Learn nothing."""
 
+    meta = META
     event = "before_update"
 
     def act(self, strategy: Any) -> None:
@@ -230,6 +239,7 @@ class Stands(Base):
 class DividesByPositives(Base):
     """Weigh the loss by the number of positives."""
 
+    meta = META
     event = "before_backward"
 
     def act(self, strategy: Any) -> None:
@@ -240,6 +250,7 @@ class DividesByPositives(Base):
 class ReadsCodes(Base):
     """Take the labels for targets, the codes of unknown entries with them."""
 
+    meta = META
     event = "before_backward"
 
     def act(self, strategy: Any) -> None:
@@ -282,6 +293,7 @@ class NeedsLabelFeatures(Base):
 class Crashes(Base):
     """Divide by zero in the second experience."""
 
+    meta = META
     event = "before_training_exp"
 
     def act(self, strategy: Any) -> None:
