@@ -182,7 +182,10 @@ def metrics_page() -> str:
         "functions that compute them.",
     ]
     for file in sorted((ROOT / "cml_bench" / "metrics").glob("[a-z]*.py")):
-        parts += [f"## `{file.stem}`", block(f"cml_bench.metrics.{file.stem}", **PUBLIC)]
+        module = f"cml_bench.metrics.{file.stem}"
+        found = vars(importlib.import_module(module)).items()
+        own = [name for name, each in found if getattr(each, "__module__", "") == module and not name.startswith("_")]
+        parts += [f"## `{file.stem}`", block(module, members=json.dumps(own), **PUBLIC)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -27,7 +27,7 @@ RANKS = {
     **dict.fromkeys(("testing", "progress"), 9),
     "api": 10,
     "commands": 11,
-    "cli": 12,
+    **dict.fromkeys(("cli", "__main__"), 12),
 }
 """Data flows one way: a module imports from its own rank or to the left of it."""
 

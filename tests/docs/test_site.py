@@ -78,6 +78,9 @@ def test_metrics_and_the_python_interface_are_there(site: Path) -> None:
     metrics, python = words(site / "reference" / "metrics.html"), words(site / "reference" / "python.html")
     for name in ("average_precision", "decision_metrics", "forgetting", "backward_transfer", "forward_transfer"):
         assert name in metrics
+    # Neither what a module keeps to itself nor what it imports.
+    assert "_ap_on_all_images" not in metrics
+    assert "CmlBenchError(" not in metrics
     assert all(name in python for name in cml_bench.__all__ if not name.startswith("__"))
 
 
