@@ -95,7 +95,10 @@ def compare(
     ] = Format.terminal,
     output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
-    """Compare results: a table a benchmark, with what differs beyond chance said under it."""
+    """Compare results: a table a benchmark.
+
+    What differs beyond chance is said under it.
+    """
     from cml_bench import api
     from cml_bench.commands.console import make_console, put_out
     from cml_bench.report.formats import csv, html, latex, markdown, terminal

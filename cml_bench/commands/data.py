@@ -39,7 +39,10 @@ def list_() -> None:
 
 @app.command()
 def info(name: NameArgument) -> None:
-    """Tell all that is declared of a data set: splits, terms, where to get it and where to put it, its options."""
+    """Tell all that is declared of a data set.
+
+    Its splits and terms, where to get it and where to put it, its options.
+    """
     from cml_bench.report.listing import option_lines
 
     kind = _kind(name)
@@ -80,7 +83,10 @@ def verify(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File for the list of all missing and broken images.")] = None,
 ) -> None:
-    """Check a data set on disk: checksums, counts, and every image opened and decoded once."""
+    """Check a data set on disk.
+
+    Checksums, counts, and every image opened and decoded once.
+    """
     from cml_bench.commands.console import check_output, make_console, put_out
     from cml_bench.data.verify import image_paths, verify_images, verify_labels
 
@@ -120,7 +126,10 @@ def verify(
 
 @app.command()
 def prepare(name: NameArgument, root: RootOption, set_: SetOption = None, split: SplitOption = None) -> None:
-    """Read the label files once and store them as tables, which every later run reads in their place."""
+    """Read the label files once and store them as tables.
+
+    Every later run reads these in their place.
+    """
     from cml_bench.labels import totals
 
     data = _data_set(name, root, set_)
@@ -155,7 +164,10 @@ def drift(
     format_: Annotated[TableFormat, typer.Option("--format", help="Table format.")] = TableFormat.terminal,
     output: Annotated[Path | None, typer.Option(help="File for the list of all unanswered images.")] = None,
 ) -> None:
-    """Tell how the answers of commercial services (hapi) changed between dates, and how right they are."""
+    """Tell how the answers of commercial services changed.
+
+    Of the data set hapi, between dates, and how right they are.
+    """
     from cml_bench.commands.console import check_output, make_console, put_out
     from cml_bench.data.sets.hapi import HAPI
     from cml_bench.report.drift import formats

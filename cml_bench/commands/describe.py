@@ -18,7 +18,10 @@ def describe(
     plot: Annotated[Path | None, typer.Option(help="Picture to draw: a .png, .pdf or .svg file.")] = None,
     format_: Annotated[TableFormat, typer.Option("--format", help="Table format.")] = TableFormat.terminal,
 ) -> None:
-    """Show what a benchmark's stream holds, experience by experience; label files suffice, images need not be there."""
+    """Show what a benchmark's stream holds, experience by experience.
+
+    Label files suffice, images need not be there.
+    """
     from cml_bench.commands.console import make_console
     from cml_bench.options import parse_pairs
     from cml_bench.report.picture_file import check_suffix

@@ -35,7 +35,10 @@ def explain(
         bool, typer.Option("--trust", help="Run code that the result names outside the suite (./file.py:Class).")
     ] = False,
 ) -> None:
-    """Draw where each label looks in an image, after its experience and after later ones."""
+    """Draw where each label looks in an image.
+
+    After its experience, and after later ones.
+    """
     from cml_bench.report.explanation.explain import explain as explain_run
     from cml_bench.report.picture_file import check_suffix
     from cml_bench.report.stored.terminal import find_result

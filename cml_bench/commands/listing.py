@@ -20,7 +20,10 @@ def list_(
         typer.Argument(help="One of them, to see its options; of published, a data set, to see its numbers."),
     ] = None,
 ) -> None:
-    """List what can be named, without importing it; with a name, list its options."""
+    """List what can be named; of a name, its options.
+
+    Nothing is imported for it.
+    """
     from cml_bench.errors import CmlBenchError
     from cml_bench.registry import KINDS, entries
 

@@ -27,7 +27,10 @@ def report(
         typer.Option(help="Also write each figure as PNG, SVG, PDF and CSV into a folder beside the page."),
     ] = True,
 ) -> None:
-    """Write one page with tables and figures that needs no other file and no network."""
+    """Write one page with tables and figures.
+
+    It needs no other file and no network.
+    """
     from cml_bench import api
     from cml_bench.report.page.write import figures_folder
 

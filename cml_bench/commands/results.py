@@ -13,9 +13,7 @@ from cml_bench.commands.formats import TableFormat
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import DEFAULT_RESULTS
 
-app = typer.Typer(
-    name="results", help="List results, check them, score them anew, export and merge them.", no_args_is_help=True
-)
+app = typer.Typer(name="results", help="List results, check, rescore, export and merge them.", no_args_is_help=True)
 
 
 class By(str, Enum):
@@ -42,7 +40,10 @@ OutputOption = Annotated[Path | None, typer.Option(help="File to write instead o
 
 @app.command(name="list")
 def list_(runs: RunsArgument = None) -> None:
-    """Show one line a job: status, benchmark, method, class order, seed, last mAP, and when it was done."""
+    """Show one line a job.
+
+    Status, benchmark, method, class order, seed, last mAP, and when it was done.
+    """
     from cml_bench.commands.console import make_console
     from cml_bench.report.stored.terminal import list_results, list_to_terminal
 
@@ -54,7 +55,10 @@ def show(
     one: Annotated[str, typer.Argument(metavar="RESULT", help="Result file (.json), or the first digits of its key.")],
     results: Annotated[Path, typer.Option("--results", help="Folder where keys are looked for.")] = DEFAULT_RESULTS,
 ) -> None:
-    """Show all that one result says: job, method, environment, cost, metrics per experience, AP per label."""
+    """Show all that one result says.
+
+    Job, method, environment, cost, metrics per experience, AP per label.
+    """
     from cml_bench.commands.console import make_console
     from cml_bench.report.stored.terminal import find_result, page
 
@@ -63,7 +67,10 @@ def show(
 
 @app.command()
 def verify(runs: RunsArgument = None) -> None:
-    """Check that results are what they say: schema, checksum of predictions, metrics, key."""
+    """Check that results are what they say.
+
+    Schema, checksum of predictions, metrics, key.
+    """
     from cml_bench.report.stored.verify import verify_results
 
     found = verify_results(runs or [DEFAULT_RESULTS])
@@ -108,7 +115,9 @@ def rescore(
     format_: Annotated[TableFormat, typer.Option("--format", help="Table format.")] = TableFormat.terminal,
     output: OutputOption = None,
 ) -> None:
-    """Compute any metric, threshold or group of labels from stored predictions, without training.
+    """Compute any metric from stored predictions.
+
+    At any threshold, of any group of labels, without training.
 
     Values are x 100 in the terminal and in Markdown, fractions in CSV.
     """
@@ -140,7 +149,10 @@ def export(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Write results as CSV: a row a figure (job, experience, label, metric, value), or with --by job a row a job."""
+    """Write results as CSV.
+
+    A row a figure (job, experience, label, metric, value), or with --by job a row a job.
+    """
     from cml_bench.commands.console import put_out
     from cml_bench.report.formats.csv_text import csv_text
     from cml_bench.report.stored.export import export_results
@@ -159,7 +171,10 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(help="Folders with results, of other machines say.")],
     into: Annotated[Path, typer.Option("--into", help="Folder to copy them to.")],
 ) -> None:
-    """Join results in one folder: all of them or none; the same job counts once, nothing is overwritten."""
+    """Join results in one folder.
+
+    All of them or none; the same job counts once, nothing is overwritten.
+    """
     from cml_bench.runs.merge import merge_results
 
     done = merge_results(sources, into)

@@ -105,7 +105,9 @@ def run(
     log: LogOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Run methods on a benchmark and print the result table; without arguments, the digits benchmark.
+    """Run methods on a benchmark and print the result table.
+
+    Without arguments, on the digits benchmark.
 
     Runs only what has no result yet: the same command again goes on where it stopped, also in the middle of a job.
     """
@@ -137,7 +139,10 @@ def sweep(
     log: LogOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Run all jobs of a suite file that have no result yet, then print the tables."""
+    """Run the jobs of a suite file and print the tables.
+
+    Those that have a result are not run again.
+    """
     from cml_bench.runs.job import with_extras
     from cml_bench.runs.sweep import read_suite
 

@@ -37,7 +37,9 @@ def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
         shuffled = np.random.default_rng(int(argument)).permutation(len(names))
         return tuple(names[i] for i in shuffled)
     known = ("published", "alphabetical", "frequency", "random:SEED")
-    raise CmlBenchError(f"class_order {order!r} is unknown: {suggest(order, known)}")
+    raise CmlBenchError(
+        f"class_order {order!r:.60} is unknown: {suggest(order, known)}; --class-orders takes default, too"
+    )
 
 
 def _check_permutation(order: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
