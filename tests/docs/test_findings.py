@@ -216,6 +216,22 @@ def test_the_page_of_the_trained_backbone_says_what_its_jobs_do() -> None:
     assert "raise CF1 by {:.0f} and {:.0f} and lower OF1 by {:.0f} and {:.0f}.".format(*chosen) in text
 
 
+def test_the_page_of_the_long_tail_says_what_the_jobs_of_its_memories_do() -> None:
+    folder = ROOT / "results" / "reference" / "online_long_tail"
+    jobs, table = pd.read_csv(folder / "gains.csv"), pd.read_csv(folder / "table.csv").set_index("method")
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for method, own in jobs.groupby("method"):
+        for column in ("last_map", "last_map_minor", "last_map_moderate", "last_map_major", "forgetting"):
+            again = f"{100 * own[column].mean():.1f} ± {100 * own[column].std():.1f}"
+            assert again == "{:.1f} ± {:.1f}".format(*(100 * table.loc[method, [f"{column}_mean", f"{column}_std"]]))
+    strategy, rule = jobs["method"].str.split().str[0], jobs["method"].str.contains("assume_negative")
+    for title, chosen in (("AN seen", rule), ("BCE", ~rule)):
+        minor = 100 * jobs[chosen].pivot_table(index="seed", columns=strategy, values="last_map_minor")
+        gains = minor[["prs", "ocdm", "er_balanced"]].sub(minor["er"], axis=0)
+        cells = [f"+{gain.mean():.1f} ({gain.min():.1f} to {gain.max():.1f})" for _, gain in gains.items()]
+        assert f"| {title} | {' | '.join(cells)} |" in page
+
+
 def test_the_page_of_the_long_tail_says_what_the_jobs_of_its_trained_backbone_do() -> None:
     folder = ROOT / "results" / "reference" / "online_long_tail"
     jobs, page = pd.read_csv(folder / "crops.csv"), (folder / "README.md").read_text(encoding="utf-8")
