@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gc
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -182,3 +184,11 @@ def test_every_public_name_is_there() -> None:
         assert getattr(cml_bench, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cml_bench.nothing
+
+
+def test_what_workers_are_forked_with_is_frozen_and_the_collector_runs_again() -> None:
+    gc.unfreeze()
+    importlib.reload(importlib.import_module("cml_bench.runs.preload"))
+    assert gc.isenabled()
+    # Every object of torch and Avalanche: a worker that looked at them would copy their pages.
+    assert gc.get_freeze_count() > 100_000
