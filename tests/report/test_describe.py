@@ -266,6 +266,11 @@ def test_counting_keeps_no_label_table(tiny_source: Any, tiny_labels: Any, monke
     assert all("data" not in vars(experience.dataset.labels) for experience in scenario.train_stream)
 
 
+def test_an_order_that_nobody_named_is_the_default() -> None:
+    facts = cml_bench.describe("digits", n_train=100, n_test=40).facts
+    assert facts["class order"] == "default (published)"
+
+
 def test_describe_is_a_python_call() -> None:
     description = cml_bench.describe("digits", increment=5, n_train=100, n_test=40, class_order="random:1")
     assert len(description.rows) == 2

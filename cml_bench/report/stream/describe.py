@@ -263,9 +263,13 @@ def _facts(
     in_stream, positives = len(train) - scenario.unassigned["train"], labels["true_positives"].to_numpy()
     imbalance = _imbalance(positives)
     entries, unknown = in_stream * len(labels), int(labels["unknown"].sum())
-    order = benchmark.class_order if class_order is None else class_order
+    named = benchmark.class_order if class_order is None else class_order
+    order = named if isinstance(named, str) else ", ".join(named)
     if benchmark.experiences or benchmark.assignment == "curated":
         order = "explicit lists"
+    elif class_order is None:
+        # As runs and tables call it.
+        order = f"default ({order})"
     changed = {key: value for key, value in _changed(benchmark).items() if key != "missing"}
     if class_order is not None:
         changed["class_order"] = class_order
@@ -273,7 +277,7 @@ def _facts(
     return {
         "source": benchmark.meta.source,
         "protocol": f"{scenario.protocol}: {len(labels)} labels in {len(scenario.n_seen)} experiences",
-        "class order": order if isinstance(order, str) else ", ".join(order),
+        "class order": order,
         "assignment": benchmark.assignment,
         "annotation": benchmark.annotation,
         "regime": benchmark.regime,
