@@ -20,7 +20,7 @@ from cml_bench.options import Pairs, arguments, beyond_defaults, convert
 from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark
 from cml_bench.runs.declared import check_criterion, check_strategy_class
-from cml_bench.runs.job import Job
+from cml_bench.runs.job import LOCATIONS, Job
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
 from cml_bench.training.federation import parse_federation
@@ -109,8 +109,8 @@ def plan(job: Job) -> Plan:
                 f"{key!r} is an option of {whose}: write it with the method, as in '{method.strategy} {key}={own[key]}'"
             )
     _check_place(own, kind)
-    if "root" in own and "root" not in arguments(kind):
-        raise CmlBenchError(f"benchmark {job.benchmark} reads no folder: leave out --root (root={own['root']!r:.60})")
+    for key in sorted(LOCATIONS & {*own} - {*arguments(kind)}):
+        raise CmlBenchError(f"benchmark {job.benchmark} reads no files of {key}: leave out {key}={own[key]!r:.60}")
     owner = f"benchmark {job.benchmark}"
     benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy)))
     return plan_method(method, strategy, benchmark, shared)

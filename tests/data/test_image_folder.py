@@ -53,8 +53,9 @@ def test_names_of_lists_are_those_of_all_files(root: Path) -> None:
     assert data.table("extra").label_names == ("cat",)
 
 
-def test_a_label_may_be_called_labels(root: Path) -> None:
-    assert write(root, train="file,labels,x\na.jpg,1,0\n").table("train").label_names == ("labels", "x")
+@pytest.mark.parametrize("names", [("labels", "x"), ("0", "1")])
+def test_a_label_may_be_called_so(root: Path, names: tuple[str, str]) -> None:
+    assert write(root, train=f"file,{','.join(names)}\na.jpg,1,0\n").table("train").label_names == names
 
 
 def test_what_spreadsheets_add_does_no_harm(root: Path) -> None:

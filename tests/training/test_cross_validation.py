@@ -72,7 +72,7 @@ def circulant(seed: int, n: int, d: int) -> Array:
     return np.concatenate(waves, axis=1)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 6))])
 def test_it_is_leave_one_out_where_leverages_are_equal(seed: int) -> None:
     """Then the two are the same number, and the same penalty wins: brute force over all."""
     features, rng = circulant(seed, 13, 3), np.random.default_rng(seed)

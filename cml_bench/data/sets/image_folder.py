@@ -111,7 +111,8 @@ class _Sheet:
         if len(told[0][1]) < 2:
             raise CmlBenchError(f"{path} has one column or none: separate the file name and its labels with commas")
         (_, head), *rest = told
-        if head[1:] and set(head[1:]) <= {"0", "1"}:
+        # Labels may well be called 0 and 1; a first column that is called a.jpg is an image.
+        if set(head[1:]) <= {"0", "1"} and Path(head[0]).suffix:
             raise CmlBenchError(
                 f"the first line of {path} is {','.join(head)!r:.60}: write a head line, file,cat,dog say"
             )
