@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import Pairs, fold, parse_pairs, split_words
@@ -81,8 +82,14 @@ def parse_method(spec: str) -> Method:
 
 
 def _plain(name: str) -> str:
-    """Return a name in snake_case; a path or an import name stays as it is."""
-    return name if ":" in name else name.replace("-", "_")
+    """Return a name in snake_case, and a file below here as ``./file.py:Class``: however it is typed, it is one row."""
+    where, colon, attribute = name.rpartition(":")
+    if not colon:
+        return name.replace("-", "_")
+    path = PurePath(where)
+    if path.suffix != ".py" or path.is_absolute() or path.parts[0] == "..":
+        return name
+    return f"./{path}:{attribute}"
 
 
 def _quoted(value: str) -> str:

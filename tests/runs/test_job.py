@@ -114,6 +114,17 @@ def test_hyphens_are_accepted_in_names_and_kept_in_paths() -> None:
     assert (method.strategy, method.head, method.loss) == ("./my-file.py:Mine", "./my-head.py:Head", "a-b.c:Loss")
 
 
+@pytest.mark.parametrize("typed", ["mine.py:Mine", "./mine.py:Mine", ".//mine.py:Mine", "././mine.py:Mine"])
+def test_a_file_is_one_method_however_its_path_is_typed(typed: str) -> None:
+    assert parse_method(typed) == parse_method("./mine.py:Mine")
+    assert parse_method(f"er head={typed} loss={typed}") == parse_method("er head=./mine.py:Mine loss=./mine.py:Mine")
+
+
+@pytest.mark.parametrize("name", ["../mine.py:Mine", "/there/mine.py:Mine", "package.mine:Mine"])
+def test_what_is_elsewhere_keeps_its_name(name: str) -> None:
+    assert parse_method(name).strategy == name
+
+
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8) | st.just("two words")
 KEYS = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True)
 
