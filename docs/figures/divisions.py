@@ -87,6 +87,7 @@ def draw(path: Path) -> None:
         "naive head=linear loss=assume_negative": "tab:brown",
     }
     figure, axes = plt.subplots(figsize=(8, 7), layout="constrained")
+    labels: list[tuple[float, str, str]] = []
     for method, row in means.iterrows():
         colour = next((colour for name, colour in shown.items() if str(method).startswith(name)), None)
         style = {"color": "0.85", "linewidth": 0.8, "zorder": 1} if colour is None else {"color": colour, "marker": "o"}
@@ -96,9 +97,12 @@ def draw(path: Path) -> None:
             rule = {"bce": "BCE", "assume_negative": "AN seen"}.get(spec.loss or "", "")
             memory = {"1000": "1,000"}.get(dict(spec.options).get("memory_size", ""), "")
             label = " ".join(part for part in (spec.strategy, memory, rule) if part)
-            axes.annotate(
-                label, (3, row.iloc[-1]), (6, -3), textcoords="offset points", color=colour, annotation_clip=False
-            )
+            labels.append((float(row.iloc[-1]), label, colour))
+    lowest = -np.inf
+    for height, label, colour in sorted(labels):
+        # Means that are close keep their labels apart.
+        lowest = max(height, lowest + 1)
+        axes.annotate(label, (3, lowest), (6, -3), textcoords="offset points", color=colour, annotation_clip=False)
     axes.set_ylabel("last mAP x 100, mean of 3 seeds x 3 class orders")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9")
@@ -109,5 +113,7 @@ def draw(path: Path) -> None:
 if __name__ == "__main__":
     print((100 * SHARES["with_intervals"](crossed(read_jobs()), FACTORS)).round(1))  # noqa: T201
     print(SHARES["over_blocks"](crossed(read_jobs()), differences, DRAWS).round())  # noqa: T201
+    for size, table in SHARES["by_memory"](crossed(read_jobs()), FACTORS).items():
+        print(f"with {size} photos", (100 * table).round(), sep="\n")  # noqa: T201
     print(SHARES["over_blocks"](read_jobs(), rank_statistics, DRAWS).round(2))  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

@@ -101,6 +101,12 @@ def tables() -> dict[str, pd.DataFrame]:
     }
 
 
+def by_memory(grid: pd.DataFrame, factors: list[str]) -> dict[str, pd.DataFrame]:
+    """Return the shares with their intervals within each size of memory."""
+    rest = [factor for factor in factors if factor != "memory"]
+    return {str(size): with_intervals(jobs, rest) for size, jobs in grid.groupby("memory")}
+
+
 def draw(path: Path) -> None:
     """Draw the shares into an SVG file."""
     matplotlib.use("svg")
@@ -127,4 +133,7 @@ def draw(path: Path) -> None:
 if __name__ == "__main__":
     for name, table in tables().items():
         print(name, (100 * table).round(1), sep="\n")  # noqa: T201
+    strategies, factors = GRIDS["with a memory"]
+    for size, table in by_memory(grid(collect(RESULTS), strategies, memory=True), factors).items():
+        print(f"with {size} photos", (100 * table).round(), sep="\n")  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

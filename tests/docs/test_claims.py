@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from cml_bench.report.statistics.differences import paired_difference
 from cml_bench.report.stored.collect import collect
@@ -100,6 +101,44 @@ CLAIMS: list[tuple[Side, Side, tuple[str, ...]]] = [
     (grid("all", "er", "dlfl"), grid("all", "joint", "dlfl"), (FINDINGS, GRID)),
     (grid("all", "er", "dlfl"), grid("all", "joint"), (FINDINGS, GRID)),
     *((corel(strategy, AN), corel("er", AN), (COREL,)) for strategy in ("prs", "ocdm", "er_balanced")),
+    *((divided(*d, "dlfl", f"{OPEN}200"), divided(*d, "naive", "loss=bce"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er", MANY), divided(*d, "er", FEW), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er_herding", FEW), divided(*d, "er_herding", f"{OPEN}200"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "er_herding", f"{OPEN}200"), divided(*d, "er", f"{OPEN}200"), (PROTOCOLS,)) for d in DIVISIONS),
+    *((divided(*d, "naive", "loss=bce"), divided(*d, "pseudo_label"), (PROTOCOLS,)) for d in DIVISIONS),
+    *(
+        (divided(0, assignment, "dlfl", f"{OPEN}200"), divided(0, assignment, "naive", "loss=bce"), (FINDINGS,))
+        for assignment in ("overlap", "disjoint")
+    ),
+    *(
+        (divided(0, assignment, "l3a"), divided(0, assignment, "derpp", MANY), (FINDINGS,))
+        for assignment in ("overlap", "disjoint")
+    ),
+    *((divided(*d, "er", MANY), divided(*d, "er", FEW), (FINDINGS,)) for d in ((0, "overlap"), (9, "disjoint"))),
+    *(
+        (divided(*d, "dlfl", FEW), divided(*d, "er_herding", FEW), (FINDINGS,))
+        for d in ((0, "overlap"), (9, "disjoint"))
+    ),
+    *(
+        (divided(*d, "er_herding", f"{OPEN}200"), divided(*d, "er", f"{OPEN}200"), (FINDINGS,))
+        for d in ((0, "disjoint"), (9, "overlap"))
+    ),
+    *(
+        (divided(*d, "er_herding", FEW), divided(*d, "er_herding", f"{OPEN}200"), (FINDINGS,))
+        for d in ((0, "disjoint"), (9, "overlap"))
+    ),
+    (divided(0, "overlap", "cumulative"), divided(0, "overlap", "l3a"), (FINDINGS,)),
+    (divided(9, "overlap", "cumulative"), divided(9, "disjoint", "cumulative"), (FINDINGS,)),
+    (orders("naive", "loss=bce"), orders("naive", AN), (FINDINGS,)),
+    (orders("er_herding", MANY), orders("er", MANY), (FINDINGS, ORDERS)),
+    (orders("er_herding", FEW), orders("er", FEW), (ORDERS,)),
+    (orders("derpp", MANY), orders("er", MANY), (ORDERS,)),
+    (orders("derpp", FEW), orders("er", FEW), (ORDERS,)),
+    (corel("ridge"), corel("l3a"), (FINDINGS,)),
+    (corel("er", AN), corel("prs", AN), (FINDINGS,)),
+    (grid("current", "er"), grid("current", "l3a"), (FINDINGS,)),
+    (grid("current", "cumulative"), grid("current", "joint"), (FINDINGS, GRID)),
+    (grid("all", "er"), grid("all", "joint"), (FINDINGS,)),
 ]
 
 
@@ -149,7 +188,7 @@ def test_a_claimed_difference_is_what_the_jobs_give(ours: Side, theirs: Side, pa
     ("told", "above", "below"),
     [
         ("200 photos are {:.0f} to {:.0f} above `naive`", ("er", FEW), ("naive", AN)),
-        ("Under BCE no: {:.1f} to {:.1f} below it", ("naive", "loss=bce"), ("er", f"{OPEN}200")),
+        ("Under BCE plain `er` is {:.1f} to {:.1f} below it", ("naive", "loss=bce"), ("er", f"{OPEN}200")),
         ("1,000 photos of plain `er` are {:.1f} to {:.1f} above 200", ("er", f"{OPEN}1000"), ("er", f"{OPEN}200")),
         ("by {:.1f} to {:.1f} under four divisions", ("er_herding", FEW), ("er", FEW)),
         ("by {:.0f} to {:.0f} over `naive`", ("pseudo_label", ""), ("naive", AN)),
@@ -161,6 +200,32 @@ def test_a_range_over_the_four_divisions_is_what_the_jobs_give(
 ) -> None:
     means = [(figures(divided(*d, *above)) - figures(divided(*d, *below))).mean() for d in DIVISIONS]
     assert told.format(min(means), max(means)) in (ROOT / FINDINGS).read_text(encoding="utf-8")
+
+
+def test_half_of_what_brackets_tell_apart_three_orders_would_not() -> None:
+    """Student's intervals of the orders' means, of the differences on the table pages over three orders."""
+    told = [
+        (one - other).groupby(level="class_order").mean()
+        for ours, theirs, pages in CLAIMS
+        if pages != (FINDINGS,)
+        for one, other in [figures(ours).align(figures(theirs), join="inner")]
+        if (found := paired_difference(one, other).estimate).low > 0 or found.high < 0
+    ]
+    widths = [stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5 for means in told]
+    held = sum(abs(means.mean()) <= width for means, width in zip(told, widths, strict=True))
+    assert all(len(means) == 3 for means in told)
+    assert f"({held} of {len(told)})" in (ROOT / FINDINGS).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(200, "on digits {:.1f} ({:.1f} to {:.1f}) with 200"), (800, "gains {:.1f} ({:.1f} to {:.1f})")]
+)
+def test_the_rule_on_digits(size: int, told: str) -> None:
+    method = f"er head=linear{{}} memory_size={size}"
+    found = collect(REFERENCE / "digits" / "results").set_index(["method", "seed"])["last_map"] * 100
+    gain = found[method.format(" loss=assume_negative loss.scope=seen")] - found[method.format("")]
+    gain = -gain if size == 200 else gain
+    assert told.format(gain.mean(), gain.min(), gain.max()) in (ROOT / FINDINGS).read_text(encoding="utf-8")
 
 
 def test_a_teacher_and_a_small_memory_are_better_than_either() -> None:

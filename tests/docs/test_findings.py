@@ -167,6 +167,16 @@ def test_brackets_of_shares_and_ranks_are_what_the_scripts_print() -> None:
     for name, row in (100 * shares["with_intervals"](crossed, divisions["FACTORS"])).iterrows():
         if name in ("rule", "strategy", "memory", "division"):
             assert "{:.0f} % [{:.0f}, {:.0f}]".format(*row) in protocols, name
+    for size, table in shares["by_memory"](crossed, divisions["FACTORS"]).items():
+        for name in ("rule", "strategy"):
+            told = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * table.loc[name]))
+            assert told in findings, (size, name, told)
+            assert told in protocols, (size, name, told)
+    with_memory = shares["grid"](shares["collect"](shares["RESULTS"]), shares["GRIDS"]["with a memory"][0], memory=True)
+    for size, table in shares["by_memory"](with_memory, shares["GRIDS"]["with a memory"][1]).items():
+        for name in ("rule", "strategy"):
+            told = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * table.loc[name]))
+            assert told in orders, (size, name, told)
     rule = shares["over_blocks"](crossed, divisions["differences"], divisions["DRAWS"]).loc["rule above strategy"]
     assert "(difference {:.0f} [{:.0f}, {:.0f}])".format(*rule) in protocols
     ranks = shares["over_blocks"](jobs, divisions["rank_statistics"], divisions["DRAWS"])

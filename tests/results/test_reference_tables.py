@@ -12,6 +12,7 @@ import pytest
 
 from cml_bench.api import compare
 from cml_bench.report.formats.csv import to_csv
+from cml_bench.report.stored.verify import verify_results
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
 PAGES = sorted(path.parent.name for path in REFERENCE.glob("*/table.csv"))
@@ -64,3 +65,8 @@ def test_a_table_is_what_its_result_files_make(name: str) -> None:
             column = f"{figure}_{part}"
             if column in made:
                 assert made[column].to_dict() == pytest.approx(table[column].to_dict(), abs=1e-9), column
+
+
+def test_stored_predictions_give_the_figures_of_digits() -> None:
+    found = verify_results(REFERENCE / "digits" / "results")
+    assert (found.files, found.problems, found.unchecked) == (51, (), ())
