@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cml_bench.errors import CmlBenchError
@@ -162,7 +162,8 @@ def test_held_out_images_are_never_trained_on(
     assert (scenario.valid_stream[-1].dataset.labels.data.numpy() == train[held_out]).all()
 
 
-@settings(max_examples=60, deadline=None)
+# Many a drawn table leaves a split without images, which the builder refuses.
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     train=tables(),
     increment=st.integers(1, 3),
@@ -181,7 +182,7 @@ def test_a_stream_that_ends_early_is_the_beginning_of_the_whole_one(
         whole = build(tiny_source, train, **protocol)
     except CmlBenchError:
         assume(False)
-    assume(first <= len(whole.n_seen))
+    first = min(first, len(whole.n_seen))
     cut = build(tiny_source, train, first_experiences=first, **protocol)
     assert cut.n_seen == whole.n_seen[:first]
     assert cut.label_names == whole.label_names[: cut.n_seen[-1]]
