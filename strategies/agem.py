@@ -28,7 +28,8 @@ class AGEM(Strategy):
     ``g <- g - (g . r / r . r) r`` where ``g . r < 0``, with g the step's gradient and r the criterion's on the draw.
 
     Source: Chaudhry et al. 2019, arXiv 1812.00420, section 4, equation 11. Departures: the draw is uniform over the
-    images stored of past experiences; the reference counts known entries alone and is taken in evaluation mode.
+    images stored of past experiences; the reference counts what the criterion does (known entries alone, unless
+    it assumes others absent) and is taken in evaluation mode.
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; equal shares an experience.

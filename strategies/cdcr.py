@@ -31,7 +31,8 @@ class CDCR(Rehearsal):
     is marked absent is surely so, and always learnt. In the second stage the model looks at all images, in evaluation
     mode and without augmentation, and a candidate counts where its confidence p is at least ``threshold``, or, class by
     class, where ``p - mu_c >= threshold - mu``, with mu_c the mean confidence of label c's candidates and mu that of
-    all. A candidate that does not count is out of scope for the criterion: it is neither present nor absent.
+    all. A candidate that does not count is out of scope for the criterion: neither present nor absent, unless the
+    criterion takes what is out of scope for absent (``assume_negative`` with ``scope=seen``).
 
     With a memory, stored images keep their candidates, are looked at and chosen from with the experience's own.
 

@@ -48,7 +48,8 @@ class CUTER(Strategy):
     scarce labels from 0.55 on), and which of the two made the published numbers is not known. Departures:
 
     - Of a crop, only its one label is known; the released target makes all others absent, later ones too, which
-      ``others=absent`` does. ``others=image`` is ours: absent is what the image was annotated not to have.
+      ``others=absent`` does. ``others=image`` is ours: absent is what the image was annotated not to have. Under a
+      criterion that takes unknown labels for absent (``assume_negative`` with ``scope=seen``) all three are one.
     - A crop lies where it lay in its image (inferred: the paper says "zero-padded", not where), and the padding is 0
       as the model reads it, not a black pixel. It is cut from images without augmentation.
     - The released code cuts the transposed box, reading ``x, y`` for ``y, x``. Here it is the box.

@@ -35,8 +35,8 @@ class GEM(Strategy):
     whole memory at every step.
 
     Source: Lopez-Paz and Ranzato 2017, arXiv 1706.08840, section 3, with the ridge of the authors' code.
-    Departures: the memory is a reservoir an experience (the paper keeps the last images); references count known
-    entries alone and are taken in evaluation mode.
+    Departures: the memory is a reservoir an experience (the paper keeps the last images); references count
+    what the criterion does (known entries alone, unless it assumes others absent), in evaluation mode.
 
     Attributes:
         memory_size: Images in memory, or for each label seen so far as in ``20/label``; equal shares an experience.

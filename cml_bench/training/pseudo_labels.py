@@ -95,7 +95,8 @@ class DynamicCount:
     In an online stream the threshold is set anew with each chunk, from the last 1000 images of the experience.
 
     Args:
-        kappa: Labels expected in an image for each old label, or ``"estimated"``.
+        kappa: Labels expected in an image for each old label, or ``"estimated"``, which needs known absent labels:
+            where only positives are marked every known entry is one, and all old labels are expected in each image.
         start: Threshold to begin with.
     """
 
