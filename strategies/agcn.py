@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cml_bench.labels import PRESENT, is_known
+from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, is_known
 from cml_bench.models.heads.agcn import AGCNHead
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.training.context import RunContext
@@ -41,7 +41,8 @@ class AGCN(Strategy):
 
     Departures: the first experience treats its links like later ones (there the released code takes the threshold 0, so
     that every pair is linked, the scale 0.28 and the power -0.8); an image counts for a pair only where the new label
-    is annotated; the classification loss is the method's criterion; distillation leaves annotated old labels to it.
+    is annotated, or, if no image is marked not to show it, where it was asked for (of positives alone, every annotated
+    image shows it); the classification loss is the method's criterion; distillation leaves annotated old labels to it.
     AGCN's published setting is one epoch on disjoint images. With a head other than ``agcn`` there is no graph, and
     this is distillation of scores alone.
 
@@ -73,7 +74,7 @@ class AGCNPlugin(TeacherPlugin):
     taught: HeadOutput
 
     def __init__(self, options: AGCN) -> None:
-        super().__init__()
+        super().__init__(answers=options.distillation_weight > 0)
         self.options = options
         self.counts = PairCounts()
 
@@ -129,9 +130,11 @@ class PairCounts:
             new: (B, n) four-state new labels.
             scores: (B, m) scores of the old ones.
         """
-        present, known, scores = (new == PRESENT).double(), is_known(new).double(), scores.double()
-        # Pairs and their bases: an image counts for a pair if the label that is asked about is annotated.
-        batch = [present.T @ present, known.T @ present, scores.T @ present, present.sum(dim=0), scores.T @ known]
+        present, scores = (new == PRESENT).double(), scores.double()
+        batch = [present.T @ present, scores.T @ present, present.sum(dim=0), (new == ABSENT).sum(dim=0)]
+        # The bases of pairs: images where the label that is asked about is annotated, or just asked for.
+        for counted in (is_known(new).double(), (new > OUT_OF_SCOPE).double()):
+            batch += [counted.T @ present, scores.T @ counted]
         self.sums = [total + part for total, part in zip(self.sums, batch, strict=True)] if self.sums else batch
 
     def frequencies(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +142,10 @@ class PairCounts:
 
         The last, by Bayes' rule, is halved as in the released code. A label that did not occur goes with none.
         """
-        together, base, soft, count, soft_base = self.sums
+        together, soft, count, absent, *bases = self.sums
+        marked = absent > 0
+        base = torch.where(marked[:, None], bases[0], bases[2])
+        soft_base = torch.where(marked, bases[1], bases[3])
         among_new = together / base.clamp(min=1)
         return among_new.fill_diagonal_(0), soft / count.clamp(min=1), (soft / soft_base.clamp(min=1e-10)).T / 2
 

@@ -31,8 +31,8 @@ class CDCR(Rehearsal):
     is marked absent is surely so, and always learnt. In the second stage the model looks at all images, in evaluation
     mode and without augmentation, and a candidate counts where its confidence p is at least ``threshold``, or, class by
     class, where ``p - mu_c >= threshold - mu``, with mu_c the mean confidence of label c's candidates and mu that of
-    all. A candidate that does not count is out of scope for the criterion: neither present nor absent, unless the
-    criterion takes what is out of scope for absent (``assume_negative`` with ``scope=seen``).
+    all. A candidate that does not count is out of scope for the criterion, and nothing is learnt through its logit: it
+    is neither present nor absent, under a criterion that takes unknown labels for absent, too.
 
     With a memory, stored images keep their candidates, are looked at and chosen from with the experience's own.
 
@@ -112,6 +112,15 @@ class CandidatePlugin(ShownLabelsPlugin):
         labels: Tensor = strategy.mb_y
         rows = torch.searchsorted(self.ids, strategy.mb_sample_id.cpu())
         return labels.masked_fill((labels == PRESENT) & ~self.chosen[rows].to(labels.device), OUT_OF_SCOPE)
+
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Show them; a criterion may make something of what is out of scope, which is not to reach the model."""
+        super().after_forward(strategy, **kwargs)
+        if self.annotated is not None:
+            left_out = strategy.mb_y != self.annotated
+            strategy.head_output = strategy.head_output.without_gradient(left_out)
+            strategy.second_view = strategy.second_view and strategy.second_view.without_gradient(left_out)
+            strategy.mb_output = strategy.head_output.logits
 
 
 def accept(confidence: Tensor, candidates: Tensor, threshold: float, adaptive: bool) -> Tensor:

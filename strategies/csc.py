@@ -52,7 +52,7 @@ class CSCPlugin(TeacherPlugin):
     """Mixes classification with distillation, and adds the entropy term."""
 
     def __init__(self, alpha: float, entropy_weight: float) -> None:
-        super().__init__()
+        super().__init__(answers=alpha < 1)
         self.alpha = alpha
         self.entropy_weight = entropy_weight
 

@@ -47,9 +47,9 @@ class CUTER(Strategy):
     The matching rule is the paper's. The released code has another (the most probable label has to be annotated;
     scarce labels from 0.55 on), and which of the two made the published numbers is not known. Departures:
 
-    - Of a crop, only its one label is known; the released target makes all others absent, later ones too, which
-      ``others=absent`` does. ``others=image`` is ours: absent is what the image was annotated not to have. Under a
-      criterion that takes unknown labels for absent (``assume_negative`` with ``scope=seen``) all three are one.
+    - Of a crop, only its one label is known, under a criterion that takes unknown labels for absent, too; the released
+      target makes all others absent, later ones too, which ``others=absent`` does. ``others=image`` is ours: absent is
+      what the image was annotated not to have.
     - A crop lies where it lay in its image (inferred: the paper says "zero-padded", not where), and the padding is 0
       as the model reads it, not a black pixel. It is cut from images without augmentation.
     - The released code cuts the transposed box, reading ``x, y`` for ``y, x``. Here it is the box.
@@ -184,9 +184,13 @@ class CropReplay(MemoryPlugin):
         return batch
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Add the loss of a draw."""
-        if len(self.buffer):
-            strategy.loss += self.loss(strategy, self.draw(strategy))
+        """Add the loss of a draw; what is unknown of a crop a criterion is not to make up."""
+        if not len(self.buffer):
+            return
+        criterion, spare = strategy._criterion, strategy._criterion.spare
+        criterion.spare = strategy.model.head.n_labels
+        strategy.loss += self.loss(strategy, self.draw(strategy))
+        criterion.spare = spare
 
 
 class LowRank(SupervisedPlugin):

@@ -89,7 +89,7 @@ class LabelFeaturePlugin(TeacherPlugin):
     """Holds the features and the logits of old labels where the old model had them."""
 
     def __init__(self, feature_weight: float, logit_weight: float, logit_margin: float) -> None:
-        super().__init__()
+        super().__init__(answers=logit_weight > 0)
         self.feature_weight = feature_weight
         self.logit_weight = logit_weight
         self.logit_margin = logit_margin

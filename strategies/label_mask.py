@@ -15,7 +15,7 @@ from torch.func import functional_call
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import OUT_OF_SCOPE, UNMARKED, is_known
 from cml_bench.models.evaluating import evaluating
-from cml_bench.models.heads.head import Head, HeadOutput
+from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
@@ -129,22 +129,13 @@ class LabelMaskPlugin(SupervisedPlugin):
         """Take back what was told, for whoever reads the model next; leave it out of the loss if that is asked for."""
         strategy.model.head.states = None
         if self.options.loss_on == "unknown":
-            strategy.head_output = without_gradient(strategy.head_output, self.told)
-            strategy.second_view = strategy.second_view and without_gradient(strategy.second_view, self.told)
+            strategy.head_output = strategy.head_output.without_gradient(self.told)
+            strategy.second_view = strategy.second_view and strategy.second_view.without_gradient(self.told)
             strategy.mb_output = strategy.head_output.logits
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Forget what was told: a checkpoint would hold it."""
         self.__dict__.pop("told", None)
-
-
-def without_gradient(output: HeadOutput, entries: Tensor) -> HeadOutput:
-    """Return what a head says, with no gradient through some (B, n) entries."""
-    logits, features = output.logits, output.label_features
-    return output._replace(
-        logits=torch.where(entries, logits.detach(), logits),
-        label_features=None if features is None else torch.where(entries[..., None], features.detach(), features),
-    )
 
 
 def draw_known(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:

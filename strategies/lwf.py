@@ -49,8 +49,8 @@ class LwF(Strategy):
     meta = StrategyMeta(name="lwf", title="LwF", family="distillation", reference="arXiv:1606.09282")
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the distillation plugin."""
-        return [LwFPlugin(self.alpha, self.temperature, self.confidence_decay)]
+        """Return the distillation plugin, if it is to weigh anything."""
+        return [LwFPlugin(self.alpha, self.temperature, self.confidence_decay)] if self.alpha else []
 
 
 class LwFPlugin(TeacherPlugin):
@@ -64,7 +64,7 @@ class LwFPlugin(TeacherPlugin):
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss over old labels that the batch does not annotate."""
-        if self.n_old and self.alpha:
+        if self.n_old:
             old = slice(self.n_old)
             unknown = ~is_known(strategy.mb_y[:, old])
             teacher = self.teach(strategy.mb_x).logits

@@ -45,16 +45,13 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(answers=False)
         self._seen: Features | None = None
         self._hook: RemovableHandle | None = None
 
     @abstractmethod
     def distance(self, now: Any, before: Any, strategy: Any) -> Tensor:
         """Return the loss of the backbone's features, (B, D, ...) or several maps, given those of the old one."""
-
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Leave no entry to the teacher."""
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Listen to the backbone for a step; for longer, and a learner could not be stored between steps."""

@@ -88,15 +88,15 @@ class DynamicCount:
     Source: Dong et al. 2023, arXiv 2302.13334, whose expectation is ``LC * C_old / C_total``, with LC the mean number
     of labels in an image and C_total the number of all labels, those to come included. Both are priors; to use them,
     give their ratio as ``kappa``. ``"estimated"`` needs none (inferred): all positives of the labels seen, over all
-    different images seen. Where labels are only partly marked, an image counts with the rate of positives among the
-    known entries. (The sum over experiences of their mean positives an image would be far too large, because an
-    experience is made of images that show one of its labels.)
+    different images seen. Where a label is only partly marked, an image counts with the rate of positives among the
+    known entries; where none of it is marked absent, the positives are all that there is to count. (The sum over
+    experiences of their mean positives an image would be far too large, because an experience is made of images that
+    show one of its labels.)
 
     In an online stream the threshold is set anew with each chunk, from the last 1000 images of the experience.
 
     Args:
-        kappa: Labels expected in an image for each old label, or ``"estimated"``, which needs known absent labels:
-            where only positives are marked every known entry is one, and all old labels are expected in each image.
+        kappa: Labels expected in an image for each old label, or ``"estimated"``.
         start: Threshold to begin with.
     """
 
@@ -123,7 +123,8 @@ class DynamicCount:
         if self.kappa != "estimated":
             return self.kappa * n_old
         images, known, present = self._counts[:, :n_old]
-        return float((present / known.clamp(min=1) * images).sum()) / max(1, len(self._ids))
+        positives = torch.where(known > present, present / known.clamp(min=1) * images, present)
+        return float(positives.sum()) / max(1, len(self._ids))
 
     def update(self, scores: Tensor, *, first_chunk: bool) -> float:
         """Return the threshold for images with (N, n_old) probabilities."""

@@ -21,10 +21,14 @@ class TeacherPlugin(SupervisedPlugin):
     The copy is made before the head grows, so it has exactly the old labels. It reads the same augmented tensor as the
     learner. While there is a teacher, a criterion that assumes unknown entries to be negative leaves the old labels'
     unknown entries to it (``Criterion.spare``), or the two would pull in opposite directions.
+
+    Args:
+        answers: Whether the teacher answers for old labels' unknown entries: not if what it says of them weighs 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, answers: bool = True) -> None:
         super().__init__()
+        self.answers = answers
         self.teacher: MultiLabelModel | None = None
 
     @property
@@ -45,7 +49,7 @@ class TeacherPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Leave the old labels' unknown entries to the teacher."""
-        strategy._criterion.spare = self.n_old
+        strategy._criterion.spare = self.n_old if self.answers else 0
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Copy the model at the end of an experience."""

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.registry import load
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import toy_scenario
@@ -52,15 +53,17 @@ def test_frequencies_by_loops(images: int, n: int, m: int, seed: int) -> None:
     for part in np.array_split(np.arange(images), 3):
         counts.add(torch.from_numpy(labels[part]), torch.from_numpy(scores[part]))
     among_new, old_new, new_old = (part.numpy() for part in counts.frequencies())
+    # Where none is marked absent, what counts is that the label was asked for.
+    counted = np.where((labels == 0).any(axis=0), labels >= 0, labels > -2)
     for j in range(n):
         shows = labels[:, j] == 1
         for i in range(n):
-            asked = shows & (labels[:, i] >= 0)
+            asked = shows & counted[:, i]
             share = (labels[asked, i] == 1).mean() if asked.any() and i != j else 0.0
             assert among_new[i, j] == pytest.approx(share)
         for i in range(m):
             assert old_new[i, j] == pytest.approx(scores[shows, i].mean() if shows.any() else 0.0)
-            base = scores[labels[:, j] >= 0, i].sum()
+            base = scores[counted[:, j], i].sum()
             assert new_old[j, i] == pytest.approx(scores[shows, i].sum() / base / 2 if base > 1e-6 else 0.0, abs=1e-6)
 
 
@@ -75,6 +78,16 @@ def test_unknown_entries_count_for_no_pair() -> None:
     counts = PairCounts()
     counts.add(torch.tensor([[1, 1], [0, 1], [-1, 1]], dtype=torch.int8), torch.zeros(3, 0))
     close(counts.frequencies()[0], [[0, 0.5], [1, 0]])
+
+
+def test_where_only_positives_are_marked_not_every_pair_is_linked() -> None:
+    """Each image marks one of three labels, or two: of 2 that show label 1, one shows label 0."""
+    counts = PairCounts()
+    labels = torch.tensor([[1, 1, -1], [-1, 1, -1], [-1, -1, 1], [1, -1, -2]], dtype=torch.int8)
+    counts.add(labels, torch.full((4, 1), 0.5))
+    among_new, _, new_old = counts.frequencies()
+    close(among_new, [[0, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])
+    close(new_old, [[0.25], [0.25], [1 / 6]])
 
 
 class Watcher(SupervisedPlugin):
@@ -134,14 +147,18 @@ def test_zero_weights_leave_the_losses_out(tiny_scenario: Any, learn: Any) -> No
     """Without a graph head there are no nodes: zero weights are naive, and it is LwF at temperature 1."""
     scenario = tiny_scenario()
 
-    def states(strategy: Any, data: Any = scenario) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = learn(strategy, data).state()
+    def states(strategy: Any, data: Any = scenario, **options: Any) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = learn(strategy, data, **options).state()
         return found
+
+    def seen() -> AssumeNegative:
+        return AssumeNegative("bce", "seen")
 
     def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         return all(torch.equal(one[name], other[name]) for name in one)
 
     assert same(states(AGCN(distillation_weight=0.0)), states(Naive()))
+    assert same(states(AGCN(distillation_weight=0.0), criterion=seen()), states(Naive(), criterion=seen()))
     assert same(states(AGCN(distillation_weight=2.0)), states(LwF(alpha=2.0, temperature=1.0)))
     whole = tiny_scenario(base=6)
     assert same(states(AGCN(), whole), states(Naive(), whole))

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED
+from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.bce import BCE
 from cml_bench.options import convert
 from cml_bench.registry import load
@@ -168,6 +169,49 @@ def test_candidates_of_a_memory_are_chosen_from_as_well(tiny_scenario: Any, lear
     assert any(bool((labels == PRESENT).any()) for epoch, labels in replayed if epoch < 2)
     assert not any(bool((labels == PRESENT).any()) for epoch, labels in replayed if epoch == 2)
     assert any(bool((labels == ABSENT).any()) for epoch, labels in replayed if epoch == 2)
+
+
+class Gradients(SupervisedPlugin):
+    """Keeps, of the second stage's steps: labels, which candidates were left out, and where logits get a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.logits = torch.empty(0)
+
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        def keep(head: Any, features: Any, output: Any) -> None:
+            hook.remove()
+            self.logits = output.logits
+
+        hook = strategy.model.head.register_forward_hook(keep)
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        plugin = strategy.plugins[0]
+        if len(plugin.ids):
+            labels = strategy.mb_y if plugin.annotated is None else plugin.annotated
+            chosen = plugin.chosen[torch.searchsorted(plugin.ids, strategy.mb_sample_id)]
+            (gradient,) = torch.autograd.grad(strategy.loss, self.logits, retain_graph=True)
+            self.steps.append((labels, (labels == PRESENT) & ~chosen, gradient != 0))
+
+
+@pytest.mark.parametrize("scope", ["unmarked", "seen"])
+def test_no_criterion_makes_something_of_what_is_left_out(tiny_scenario: Any, learn: Any, scope: Any) -> None:
+    """One that takes unknown labels for absent does so with those of old labels, not with rejected candidates."""
+    gradients = Gradients()
+    learn(
+        CDCR(threshold=0.7),
+        tiny_scenario(regime=NOISY),
+        criterion=AssumeNegative("bce", scope),
+        extra=[gradients],
+        epochs=5,
+        stop_after=2,
+    )
+    labels, left_out, moved = (torch.cat([step[k].flatten() for step in gradients.steps]) for k in range(3))
+    known = labels >= 0
+    assert 0 < int(left_out.sum()) < int((labels == PRESENT).sum())
+    assert torch.equal(moved[known], ~left_out[known])
+    assert bool((moved[~known] == (scope == "seen")).all())
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.0, "adaptive": False}, {"warmup": 1.0}])

@@ -15,6 +15,7 @@ from torch import nn
 from cml_bench.data.inputs import TensorInputs
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, UNMARKED, is_known
+from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.bce import BCE
 from cml_bench.memory.crops import CropMemory
 from cml_bench.models.heads.linear import LinearHead
@@ -180,6 +181,47 @@ def test_a_step_adds_the_loss_on_crops(
     strategy, watcher = CUTER(sure=0.5, sure_scarce=0.4, replay_batch_size=3), Added()
     learn(on_backbone(strategy, batch_norm=False), tiny_scenario(), extra=[watcher], criterion=BCE(), epochs=6)
     assert watcher.steps > 5
+
+
+@pytest.mark.parametrize(("others", "counted"), [("unknown", 1), ("absent", 6)])
+def test_a_criterion_makes_nothing_up_of_a_crop(
+    tiny_scenario: Any, learn: Any, on_backbone: Any, others: str, counted: int
+) -> None:
+    """Under AN seen old labels of the stream's images become absent; of a crop, what ``others`` makes so."""
+
+    class Judge(AssumeNegative):
+        def __init__(self) -> None:
+            super().__init__("bce", "seen")
+            self.known: dict[str, list[int]] = {"stream": [], "crops": []}
+
+        def assume(self, labels: torch.Tensor) -> torch.Tensor:
+            assumed = super().assume(labels)
+            kind = "crops" if drawing else "stream"
+            self.known[kind] += is_known(assumed).sum(dim=1).tolist()
+            return assumed
+
+    class Draws(SupervisedPlugin):
+        def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+            strategy.plugins[0].loss = loss.__get__(strategy.plugins[0])
+
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            del strategy.plugins[0].loss
+
+    def loss(self: Any, strategy: Any, batch: Any) -> torch.Tensor:
+        drawing.append(True)
+        found = CropReplay.loss(self, strategy, batch)
+        drawing.clear()
+        assert strategy._criterion.spare == strategy.model.head.n_labels
+        return found
+
+    drawing: list[bool] = []
+    judge = Judge()
+    strategy = CUTER(sure=0.5, sure_scarce=0.4, replay_batch_size=3, others=others)
+    learn(on_backbone(strategy, batch_norm=False), tiny_scenario(), extra=[Draws()], criterion=judge, epochs=6)
+    assert judge.spare == 0
+    assert set(judge.known["stream"]) == {2, 4, 6}
+    assert judge.known["crops"]
+    assert max(judge.known["crops"]) == counted
 
 
 def test_when_it_is_naive() -> None:

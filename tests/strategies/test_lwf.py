@@ -168,8 +168,10 @@ def test_the_teacher_spares_old_columns_from_assumed_negatives(tiny_scenario: An
     def assuming() -> AssumeNegative:
         return AssumeNegative("bce", "seen")
 
-    spared = learn(LwF(alpha=0.0), scenario, criterion=assuming())
-    assert same(spared, learn(Naive(), scenario)), "without distillation only the known entries are left"
+    unweighted = learn(LwF(alpha=0.0), scenario, criterion=assuming())
+    assert same(unweighted, learn(Naive(), scenario, criterion=assuming())), "nobody answers for what is unknown"
+    scarcely = learn(LwF(alpha=1e-30), scenario, criterion=assuming())
+    assert same(scarcely, learn(Naive(), scenario)), "without distillation only the known entries are left"
     pushed = learn(Naive(), scenario, criterion=assuming(), epochs=6)
     held = learn(LwF(alpha=1.0), scenario, criterion=assuming(), epochs=6)
     fall = [float((learnt.logits[2][:, :2] - learnt.logits[0]).mean()) for learnt in (pushed, held)]

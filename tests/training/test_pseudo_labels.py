@@ -124,6 +124,14 @@ def test_unmarked_entries_are_not_absent(tiny_dataset: Any) -> None:
     assert count.expect(1) == pytest.approx(0.5)
 
 
+def test_where_only_positives_are_marked_they_are_counted(tiny_dataset: Any) -> None:
+    """Label 0 is marked in one of four images, label 1 in two and verified absent in one: 1 / 4 + 2 / 3."""
+    count = DynamicCount("estimated", 0.8)
+    count.observe(tiny_dataset([0, 1, 2, 3], [[1, 1], [-1, 1], [-1, 0], [-1, -1]]))
+    assert count.expect(1) == pytest.approx(0.25)
+    assert count.expect(2) == pytest.approx(0.25 + 2 / 3)
+
+
 def test_chunks_count_like_the_whole(tiny_dataset: Any) -> None:
     whole, parts = DynamicCount("estimated", 0.8), DynamicCount("estimated", 0.8)
     labels = [[1, 0], [-1, 1], [0, 1], [0, -1]]

@@ -43,6 +43,15 @@ class HeadOutput(NamedTuple):
             companion=None if self.companion is None else self.companion.narrowed(width),
         )
 
+    def without_gradient(self, entries: Tensor) -> HeadOutput:
+        """Return the same, with no gradient through the (B, n) entries that are true."""
+        logits, features, companion = self.logits, self.label_features, self.companion
+        return self._replace(
+            logits=torch.where(entries, logits.detach(), logits),
+            label_features=None if features is None else torch.where(entries[..., None], features.detach(), features),
+            companion=None if companion is None else companion.without_gradient(entries),
+        )
+
     def full(self) -> HeadOutput:
         """Return the same in float32."""
         return HeadOutput(
