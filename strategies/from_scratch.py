@@ -8,6 +8,7 @@ from typing import Any
 
 from avalanche.core import SupervisedPlugin
 
+from cml_bench.models.model import nothing_learnt
 from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -45,7 +46,8 @@ class FreshStartPlugin(SupervisedPlugin):
         if strategy.clock.train_exp_counter == 0 or not first_chunk:
             return
         fresh = copy.deepcopy(self.untrained).train()
-        fresh.adaptation(strategy.experience)
+        with nothing_learnt(fresh):
+            fresh.adaptation(strategy.experience)
         # The model stays the same object: others hold it.
         for name, part in fresh.named_children():
             setattr(strategy.model, name, part.to(strategy.device))

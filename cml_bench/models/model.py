@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,15 @@ from cml_bench.models.heads.head import Head, HeadOutput
 
 if TYPE_CHECKING:
     from cml_bench.models.wrappers.wrapper import Wrapper
+
+
+@contextmanager
+def nothing_learnt(model: nn.Module) -> Iterator[None]:
+    """Let a model grow that nobody has trained: a head that freezes what old labels own freezes nothing."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    yield
+    for parameter in trainable:
+        parameter.requires_grad_(True)
 
 
 class MultiLabelModel(DynamicModule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
-from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.model import MultiLabelModel, nothing_learnt
 from cml_bench.runs.client import Client, Received
 from cml_bench.runs.learn import Course, progress
 from cml_bench.runs.plan import Plan
@@ -166,10 +166,11 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         """Widen the model for the current stage: before anyone trains, so that all start from the same new rows."""
         model = self._run.model
         model.train()
-        model.adaptation(self._experiences[self._begun - 1])
-        for number in self._drawn():
-            for experience in self.clients[number].experiences:
-                model.adaptation(experience)
+        with nothing_learnt(model) if self._begun == 1 else nullcontext():
+            model.adaptation(self._experiences[self._begun - 1])
+            for number in self._drawn():
+                for experience in self.clients[number].experiences:
+                    model.adaptation(experience)
         model.to(self._run.training.device)
 
     def _draw(self, stage: int) -> list[list[int]]:

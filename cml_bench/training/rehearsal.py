@@ -27,7 +27,7 @@ class Rehearsal(Strategy):
         replay_batch_size: Memory images a step; None for as many as a full batch of the stream.
         relabel: ``as_stored`` keeps a stored image's labels as annotated; ``pseudo``, or ``pseudo>0.8``, adds what the
             model finds with a probability over 0.9, or 0.8, after each experience; ``oracle`` gives the truth for every
-            label seen since (KRT's released code does so silently).
+            label seen since, those of the image's own experience included (KRT's released code does so silently).
         store: ``ids`` keeps ids and labels and reads images from their source; ``pixels`` keeps copies, so that a
             memory does without the source: decoded uint8 images, which weigh 3 bytes a pixel of the original, or
             features where the model reads these.

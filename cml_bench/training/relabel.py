@@ -11,12 +11,12 @@ from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cml_bench.labels import PRESENT, is_known
+from cml_bench.labels import OUT_OF_SCOPE, PRESENT, is_known
 from cml_bench.memory.pixels import PixelStore, Store
 from cml_bench.models.reading import read_logits
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 from cml_bench.streams.timeline import ends_experience
-from cml_bench.training.context import RunContext
+from cml_bench.training.context import Oracle, RunContext
 from cml_bench.training.pseudo_labels import fill
 
 Reader = Callable[[MultiLabelDataset, tuple[str, ...]], MultiLabelDataset]
@@ -52,7 +52,7 @@ def make_reader(relabel: str, run: RunContext, store: Store = "ids") -> Reader:
     if relabel == "as_stored":
         reader: Reader = MultiLabelDataset.widened
     else:
-        reader = run.oracle if relabel == "oracle" else PseudoLabels(_threshold(relabel))
+        reader = TrueLabels(run.oracle) if relabel == "oracle" else PseudoLabels(_threshold(relabel))
     return FromPixels(reader) if store == "pixels" else reader
 
 
@@ -60,6 +60,29 @@ def look(reader: Reader | None, strategy: Any, memory: MultiLabelDataset) -> Non
     """Let a reader that wants to look at a memory, if an experience has just been learnt to its end."""
     if isinstance(reader, (PseudoLabels, FromPixels)) and ends_experience(strategy.experience) and len(memory):
         reader.look(strategy, memory)
+
+
+class TrueLabels:
+    """Reads a memory with the truth for every label from the first that each image was annotated for.
+
+    Labels that came before stay as stored, as in KRT's released code, which widens what is read of a stored image to
+    the newest label, and not to earlier ones.
+
+    Args:
+        oracle: Gives a dataset its true labels.
+    """
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle = oracle
+
+    def __call__(self, memory: MultiLabelDataset, names: tuple[str, ...]) -> MultiLabelDataset:
+        """Return the memory as it reads once ``names`` have been seen."""
+        stored = memory.widened(names)
+        ids, labels = stored.sample_ids.data, stored.labels
+        since = (labels.data > OUT_OF_SCOPE).cumsum(dim=1) > 0
+        states = torch.where(since, self.oracle(memory, names).labels.data, labels.data)
+        matrix = LabelMatrix(states, names, labels.first_new, labels.record)
+        return MultiLabelDataset.from_rows(stored.inputs, ids, matrix)
 
 
 class FromPixels:

@@ -17,7 +17,7 @@ from torch import Tensor
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.heads.head import HeadOutput
-from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.model import MultiLabelModel, nothing_learnt
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader, Resumable
 
@@ -195,6 +195,13 @@ class MultiLabelTemplate(SupervisedTemplate):
                 "the mean over known entries, say"
             )
         return loss
+
+    def model_adaptation(self, model: Any = None) -> Any:
+        """Let the model grow. Before the first experience it may have labels already, which nobody has trained."""
+        if self.clock.train_exp_counter:
+            return super().model_adaptation(model)
+        with nothing_learnt(model or self.model):
+            return super().model_adaptation(model)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Let the model and the criterion grow, and optimise what they have come to need."""

@@ -141,6 +141,7 @@ def test_a_label_is_averaged_over_those_who_learn_it(tiny_scenario: Any) -> None
         pytest.param("feature_distillation", {}, marks=pytest.mark.slow),
         ("ridge", {}),
         pytest.param("joint", {}, marks=pytest.mark.slow),
+        pytest.param("joint head=krt", {}, marks=pytest.mark.slow),
         ("cumulative loss=clml+bce", {}),
         pytest.param("avalanche.training.supervised:Replay mem_size=10", {}, marks=pytest.mark.slow),
         pytest.param("avalanche.training.plugins:EWCPlugin ewc_lambda=0.1", {}, marks=pytest.mark.slow),

@@ -54,7 +54,7 @@ def test_memory_rows_carry_the_labels_of_their_time(tiny_scenario: Any, learn: A
     for t, row, labels in rehearsed:
         low, high = ((0, *scenario.n_seen)[home[row]], scenario.n_seen[home[row]])
         stored = [int(truth[row, c]) if low <= c < high else OUT_OF_SCOPE for c in range(scenario.n_seen[t])]
-        oracle = truth[row, : scenario.n_seen[t]].tolist()
+        oracle = [OUT_OF_SCOPE] * low + truth[row, low : scenario.n_seen[t]].tolist()
         assert list(labels) == (oracle if relabel == "oracle" else stored)
 
 

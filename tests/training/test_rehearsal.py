@@ -112,9 +112,13 @@ def test_oracle_gives_a_step_the_truth(tiny_scenario: Any, learn: Any, name: str
     learn(strategy, scenario, extra=[watcher], epochs=1, batch_size=8)
     truth, sizes = scenario.splits["train"].truth, stream_rows(tiny_scenario(online_chunk=8), 8)
     assert sum(len(ids) for ids, _ in watcher.steps) > sum(sizes)
+    first_new = (0, *scenario.n_seen[:-1])
     for (ids, labels), size in zip(watcher.steps, sizes, strict=True):
         for row, states in zip(ids[size:], labels[size:], strict=True):
-            assert states == truth[row, : len(states)].tolist()
+            # From the first label of an experience that has the image on.
+            since = next(column for column, state in enumerate(states) if state != OUT_OF_SCOPE)
+            assert states[since:] == truth[row, since : len(states)].tolist()
+            assert row in scenario.splits["train"].experiences[first_new.index(since)]
 
 
 def test_options_reach_the_memory(tiny_scenario: Any, learn: Any) -> None:
