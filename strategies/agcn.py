@@ -61,7 +61,9 @@ class AGCN(Strategy):
     link: Probability = 0.4
     cross_link: Probability = 0.3
 
-    meta = StrategyMeta(name="agcn", title="AGCN", family="graph", reference="arXiv:2203.05534", head="agcn")
+    meta = StrategyMeta(
+        name="agcn", title="AGCN", family="graph", reference="arXiv:2203.05534", head="agcn", compares_logits=True
+    )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the AGCN plugin."""

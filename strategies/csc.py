@@ -41,7 +41,9 @@ class CSC(Strategy):
     alpha: Probability = 0.5
     entropy_weight: NonNegativeFloat = 0.04
 
-    meta = StrategyMeta(name="csc", title="CSC", family="graph", reference="arXiv:2403.12559", head="csc")
+    meta = StrategyMeta(
+        name="csc", title="CSC", family="graph", reference="arXiv:2403.12559", head="csc", compares_logits=True
+    )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the CSC plugin."""

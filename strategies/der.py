@@ -48,7 +48,7 @@ class DER(Strategy):
     alpha: NonNegativeFloat = 0.1
     store: Store = "ids"
 
-    meta = StrategyMeta(name="der", title="DER", family="replay", reference="arXiv:2004.07211")
+    meta = StrategyMeta(name="der", title="DER", family="replay", reference="arXiv:2004.07211", compares_logits=True)
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER plugin over a reservoir."""

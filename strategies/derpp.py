@@ -34,7 +34,9 @@ class DERpp(DER):
     beta: NonNegativeFloat = 0.5
     relabel: Relabel = "as_stored"
 
-    meta = StrategyMeta(name="derpp", title="DER++", family="replay", reference="arXiv:2004.07211")
+    meta = StrategyMeta(
+        name="derpp", title="DER++", family="replay", reference="arXiv:2004.07211", compares_logits=True
+    )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the DER++ plugin over a reservoir."""

@@ -68,6 +68,7 @@ class DLFL(Rehearsal):
         family="query",
         reference="arXiv:2212.01461",
         head="dlfl",
+        compares_logits=True,
     )
 
     def memory(self, run: RunContext) -> ExemplarsBuffer:

@@ -41,7 +41,9 @@ class ICaRL(Rehearsal):
 
     refill: bool = False
 
-    meta = StrategyMeta(name="icarl", title="iCaRL (hybrid 1)", family="replay", reference="arXiv:1611.07725")
+    meta = StrategyMeta(
+        name="icarl", title="iCaRL (hybrid 1)", family="replay", reference="arXiv:1611.07725", compares_logits=True
+    )
 
     def memory(self, run: RunContext) -> HerdingMemory:
         """Return a memory filled by herding."""

@@ -46,7 +46,9 @@ class LwF(Strategy):
     temperature: PositiveFloat = 2.0
     confidence_decay: NonNegativeFloat = 0.0
 
-    meta = StrategyMeta(name="lwf", title="LwF", family="distillation", reference="arXiv:1606.09282")
+    meta = StrategyMeta(
+        name="lwf", title="LwF", family="distillation", reference="arXiv:1606.09282", compares_logits=True
+    )
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the distillation plugin, if it is to weigh anything."""

@@ -149,6 +149,11 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             f"wrap={method.wrap} learns from what the criterion is told of patches, and {method.strategy} tells it of "
             "logits alone: take wrap=pat_inference, or another strategy"
         )
+    if wrapper and wrapper.meta.learns and isinstance(meta, StrategyMeta) and meta.compares_logits:
+        raise CmlBenchError(
+            f"wrap={method.wrap} trains two readings apart and evaluates their mean, and {method.strategy} would hold "
+            "the one to the other: take wrap=pat_inference, or another strategy"
+        )
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
     loss.check_epochs(_epochs_of_experience(training))

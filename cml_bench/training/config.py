@@ -33,7 +33,7 @@ class TrainingConfig:
         batch_size: Images of the stream a step.
         optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
         lr: Peak learning rate.
-        weight_decay: Weight decay.
+        weight_decay: Weight decay of all trained parameters, biases and norms included; not of a criterion's own.
         schedule: Learning rate within each experience: ``constant``, ``cosine`` (to 0) or ``one_cycle``.
         eval_batch_size: Images a step where nothing is trained.
         device: ``cpu``, ``cuda`` or ``cuda:N``.

@@ -30,6 +30,8 @@ class StrategyMeta:
         loss: Criterion used unless the method names one.
         backbone: ``any``, or ``vit`` for a strategy whose ``build_model`` refuses all but a timm Vision Transformer.
         criterion: ``any``, or ``logits`` for a strategy that asks the criterion about logits alone.
+        compares_logits: Whether it holds the logits of a training step to what the model said in evaluation. A wrapper
+            that trains two readings apart and evaluates their mean is refused then.
         federated: Whether the clients of a federation can train it in turn on one model: not if it puts another module
             in the place of one.
         exemptions: Conformance checks that do not apply, each with its reason.
@@ -43,6 +45,7 @@ class StrategyMeta:
     loss: str = "bce"
     backbone: Literal["any", "vit"] = "any"
     criterion: Literal["any", "logits"] = "any"
+    compares_logits: bool = False
     federated: bool = True
     exemptions: Mapping[str, str] = field(default_factory=dict)
 

@@ -277,6 +277,8 @@ def test_the_file_of_a_wrapper_is_part_of_the_key(tmp_path: Any) -> None:
         ("naive wrap=pat wrap.classifiers=three", "option classifiers='three' of wrapper pat cannot be used"),
         ("naive wrap=pat frozen=true", "wrap=pat cuts images, and here the model reads features: set frozen=false"),
         ("avalanche.training.supervised:Naive wrap=pat", "tells it of logits alone: take wrap=pat_inference"),
+        ("lwf wrap=pat", "trains two readings apart and evaluates their mean, and lwf would hold the one to the other"),
+        ("derpp wrap=pat", "derpp would hold the one to the other: take wrap=pat_inference, or another strategy"),
         ("bic wrap=pat", "CorrectedModel of this strategy is more than backbone and head: take wrap=pat_inference"),
     ],
 )
