@@ -26,7 +26,7 @@ def run(
     methods: Sequence[str] | str | None = None,
     *,
     seeds: int | Iterable[int] = 2,
-    class_orders: int | Iterable[str] = 1,
+    class_orders: int | str | Iterable[str] = 1,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
     engine: str | None = None,
@@ -44,7 +44,7 @@ def run(
         methods: Method specifications, or one, as ``"er head=dlfl memory_size=500"``; None for the benchmark's default
             ones.
         seeds: Number of seeds, or the seeds.
-        class_orders: Number of class orders, or the orders (``"default"``, ``"frequency"``, ``"random:5"`` ...).
+        class_orders: Number of class orders, or one, or several (``"default"``, ``"frequency"``, ``"random:5"`` ...).
         results: Folder for result files.
         workers: Jobs at once; None for one a core, or 1 with a GPU. More than one start processes, so a script must
             call this under ``if __name__ == "__main__"``.
@@ -159,7 +159,7 @@ def write_report(
     results: Path | str | Iterable[Path | str] = DEFAULT_RESULTS,
     output: Path | str = "report.html",
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     figures: bool = True,
 ) -> Path:
     """Write the report of one or more results folders, one page that needs no network, and return its path.
@@ -176,7 +176,8 @@ def write_report(
     """
     from cml_bench.report.page.write import write_page
 
-    return write_page(_collected(results), Path(output), metrics, figures=figures)
+    shown = [metrics] if isinstance(metrics, str) else metrics
+    return write_page(_collected(results), Path(output), shown, figures=figures)
 
 
 def default_methods(benchmark: str) -> Sequence[str]:
@@ -244,6 +245,8 @@ def _collected(results: Path | str | Iterable[Path | str]) -> pd.DataFrame:
     from cml_bench.report.stored.collect import collect, without_conflicts
 
     folders = [results] if isinstance(results, (str, Path)) else list(results)
+    if not folders:
+        raise CmlBenchError("no results folder is given: name at least one")
     frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
     if len(folders) == 1:
         return frame
@@ -255,5 +258,7 @@ def _jobs(count: int) -> str:
 
 
 def _listed(value: int | Iterable[object]) -> str:
-    # A list of one keeps its comma, or it would read as a count.
-    return str(value) if isinstance(value, int) else ",".join(map(str, value)) + ","
+    if isinstance(value, int):
+        return str(value)
+    # A list of one keeps its comma, or it would read as a count; a text is one name, not its letters.
+    return f"{value}," if isinstance(value, str) else ",".join(map(str, value)) + ","

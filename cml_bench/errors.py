@@ -6,7 +6,7 @@ import difflib
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {_short(close)!r}?"
     return f"known names: {textwrap.shorten(', '.join(map(_short, names)), 1500, placeholder=' ...') or 'none'}"
+
+
+def some(names: Sequence[object], most: int = 3) -> str:
+    """Return the first names of many, with an ellipsis if there are more."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _short(name: str) -> str:

@@ -30,6 +30,8 @@ class SweepProgress:
         self._clock = clock
         self._started = self._printed = clock()
         self._fractions = [0.0] * len(jobs)
+        # What had been done of each job before, in none of this sweep's time.
+        self._before = [0.0] * len(jobs)
         self._map: dict[int, str] = {}
         self._warned: set[str] = set()
         self._done = 0
@@ -70,6 +72,8 @@ class SweepProgress:
             # A job whose process died starts once more.
             self._remove(event.job)
             self._lines[event.job] = self._bars.add_task(f"  {name}", total=1.0, state="loading")
+        elif event.kind == "resumed":
+            self._before[event.job] = self._fractions[event.job] = event.fraction
         elif event.kind == "phase":
             self._bars.update(self._lines[event.job], state=event.message)
         elif event.kind == "note":
@@ -100,10 +104,10 @@ class SweepProgress:
     def _print(self, line: str) -> None:
         """Print a plain line with the time left, as far as that can be told."""
         self._printed = self._clock()
-        share = sum(self._fractions) / len(self.jobs)
-        seconds = (self._printed - self._started) * (1 - share) / share if share else 0
-        left = f" ({timedelta(seconds=round(seconds))} left)" if seconds >= 1 else ""
-        self.console.print(f"{line}{left}", markup=False)
+        done, left = sum(self._fractions) - sum(self._before), len(self.jobs) - sum(self._fractions)
+        seconds = (self._printed - self._started) * left / done if done > 0 else 0
+        rest = f" ({timedelta(seconds=round(seconds))} left)" if seconds >= 1 else ""
+        self.console.print(f"{line}{rest}", markup=False)
 
     def _remove(self, job: int) -> None:
         line = self._lines.pop(job, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -16,9 +16,9 @@ from cml_bench.runs.job import Job
 JOBS = [Job("digits", "naive"), Job("digits", "er", seed=1)]
 
 
-def printed(events: list[Event], clock: Callable[[], float] = time.monotonic) -> list[str]:
+def printed(events: list[Event], clock: Callable[[], float] = time.monotonic, jobs: Sequence[Job] = JOBS) -> list[str]:
     stream = io.StringIO()
-    with SweepProgress(JOBS, Console(file=stream, width=200), clock) as progress:
+    with SweepProgress(jobs, Console(file=stream, width=200), clock) as progress:
         for event in events:
             progress(event)
     return stream.getvalue().splitlines()
@@ -48,6 +48,18 @@ def test_what_is_wrong_with_a_sweep_is_of_no_job() -> None:
 def test_what_many_jobs_warn_of_is_told_once() -> None:
     events = [Event(0, "warning", "no label is marked absent"), Event(1, "warning", "no label is marked absent")]
     assert printed(events) == ["warning: no label is marked absent"]
+
+
+def test_what_had_been_learnt_before_took_none_of_the_time() -> None:
+    """One job of one, half of it done before: a tenth took two minutes, so four tenths take eight."""
+    minutes = itertools.count(step=60.0)
+    events = [
+        Event(0, "start"),
+        Event(0, "resumed", fraction=0.5),
+        Event(0, "experience", experience=2, epoch=1, fraction=0.6, metrics={"map": 0.613}),
+    ]
+    (line,) = printed(events, lambda: next(minutes), jobs=JOBS[:1])
+    assert line.endswith("(0:08:00 left)")
 
 
 def test_long_jobs_tell_how_far_they_are() -> None:

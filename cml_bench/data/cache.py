@@ -77,8 +77,10 @@ def cached_rows(
         (n, ...) of the shelf's type, memory-mapped: a row is read when it is used, and writing to it changes no file.
 
     Raises:
-        CmlBenchError: If the folder cannot be written, or a feature does not fit float16.
+        CmlBenchError: If there are no rows, the folder cannot be written, or a feature does not fit float16.
     """
+    if not n:
+        raise CmlBenchError("there are no images to read: give a data set that has some")
     stored = lookup(cache_dir, key, n, shelf)
     if stored is not None:
         return stored

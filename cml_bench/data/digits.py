@@ -89,6 +89,7 @@ class DigitsSource(Source):
         self.placements = placements
         self.instances = instances
         self.image_size = (images.shape[1], images.shape[2])
+        self.rendering = f"{images.shape[1]} px"
 
     def load(self, index: int) -> Tensor:
         """Return scene ``index`` as a (3, size, size) uint8 tensor, the gray image three times."""

@@ -8,20 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from cml_bench.data.arff import Arff, Attribute, read_arff
 from cml_bench.data.table import Ids
-from cml_bench.data.text_lists import read_lines
+from cml_bench.data.text_lists import LABEL_LIST, read_lines
+from cml_bench.data.xml_files import read_xml
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.labels import OUT_OF_SCOPE, LabelArray
 from cml_bench.npz import read_npz
-
-LABEL_LIST = "label_names.txt"
-"""Where the label names stand, one a line, if an array file does not hold them."""
 
 Array = npt.NDArray[Any]
 
@@ -162,12 +159,8 @@ def _from_arrays(path: Path, arrays: dict[str, Array], names: Any, label_list: P
 def _mulan_columns(arff: Arff, path: Path, label_list: Path) -> list[int]:
     """Return the columns that the XML file names, in its order; nested labels (hierarchies) count one by one."""
     try:
-        text = label_list.read_text(encoding="utf-8-sig")
-        if "<!DOCTYPE" in text:
-            # Entities could grow without bound; label lists have none.
-            raise ValueError("it declares a document type")
-        root = ElementTree.fromstring(text)  # noqa: S314
-    except (ElementTree.ParseError, ValueError) as error:
+        root = read_xml(label_list)
+    except ValueError as error:
         raise CmlBenchError(f"{label_list} is no label list of MULAN ({error}): fetch it again") from None
     names = [element.get("name", "") for element in root.iter() if element.tag.rpartition("}")[2] == "label"]
     places = {attribute.name: column for column, attribute in enumerate(arff.attributes)}

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from cml_bench.data.data_set import Missing
-from cml_bench.data.images import looks_intact, read_image
+from cml_bench.data.images import is_intact, read_image
 from cml_bench.data.source import Source
 from cml_bench.data.table import LabelTable
-from cml_bench.errors import CmlBenchError, suggest
+from cml_bench.errors import CmlBenchError, some, suggest
 
 
 class ImageFiles(Source):
@@ -44,7 +44,7 @@ class ImageFiles(Source):
             split: What the images are used for.
             pretraining_names: Names under which a checkpoint would declare that it was trained on this data.
             missing: ``"error"`` raises if an image is not there. ``"allow"`` leaves out images that are not there or
-                look cut short, and lists them in ``missing``. ``"ignore"`` does not look: label files alone suffice to
+                cannot be read, and lists them in ``missing``. ``"ignore"`` does not look: label files alone suffice to
                 describe a benchmark or to train on cached features, and an image that is needed fails when it is read.
 
         Raises:
@@ -59,7 +59,7 @@ class ImageFiles(Source):
             there = _present(folder, table.files)
             if missing == "allow":
                 there &= np.array(
-                    [found and looks_intact(folder / file) for found, file in zip(there, table.files, strict=True)]
+                    [found and is_intact(folder / file) for found, file in zip(there, table.files, strict=True)]
                 )
             lost = table.files[~there].tolist()
             if lost:
@@ -80,6 +80,7 @@ class ImageFiles(Source):
         self.split = split
         self.pretraining_names = pretraining_names
         self.folder = folder
+        self.rendering = folder.name
         self.files = table.files
 
     def load(self, index: int) -> Tensor:
@@ -100,8 +101,7 @@ def _refuse(name: str, split: str, folder: Path, lost: Sequence[str], count: int
     if len(lost) < count and allowed:
         return
     mend = "check the folder" if len(lost) == count else "fetch them, or leave them out with missing=allow"
-    first = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-    raise CmlBenchError(f"{len(lost)} of {count} {split} images of {name} are not in {folder} ({first}); {mend}")
+    raise CmlBenchError(f"{len(lost)} of {count} {split} images of {name} are not in {folder} ({some(lost)}); {mend}")
 
 
 def _present(folder: Path, files: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:

@@ -102,10 +102,24 @@ def _has_whole_chunks(content: bytes) -> bool:
     return False
 
 
-def looks_intact(path: Path) -> bool:
-    """Return whether a file has the first and last bytes of a JPEG or PNG image, without decoding it.
+def is_intact(path: Path) -> bool:
+    """Return whether an image can be read. One that begins and ends as JPEG or PNG files do is not decoded for it.
 
-    A download cut short lacks the end marker. Cameras pad files, so zero bytes and line ends after it are no fault.
+    A download cut short lacks the end marker; phones put more behind it, WebP has none.
+    """
+    if _ends_as_it_should(path):
+        return True
+    try:
+        read_image(path)
+    except CmlBenchError:
+        return False
+    return True
+
+
+def _ends_as_it_should(path: Path) -> bool:
+    """Return whether a file has the first and last bytes of a JPEG or PNG image.
+
+    Cameras pad files, so zero bytes and line ends behind the marker are no fault.
     """
     try:
         with path.open("rb") as file:

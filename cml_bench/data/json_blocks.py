@@ -78,7 +78,7 @@ class _Window:
         self._shorten = shorten
         self._size = size
         self._ahead = AHEAD
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self.text = ""
         self.place = 0
         self.before = 0

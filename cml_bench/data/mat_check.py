@@ -10,16 +10,14 @@ import struct
 import zlib
 from typing import Final, NoReturn
 
+from cml_bench.npz import ALWAYS, RATIO
+
 _NUMBERS: Final = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of a number by its type."""
 _TEXTS: Final = (1, 2, 4, 16, 17, 18)
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _CELL, _STRUCT, _CHAR, _FIRST_NUMERIC, _LAST_NUMERIC = 1, 2, 4, 6, 15
 _HEADER, _DEEPEST, _MOST_AXES = 128, 32, 32
-ALWAYS: Final = 2**30
-"""Bytes that a file may always unpack to."""
-RATIO: Final = 100
-"""How many times its own size a file may unpack to beyond that."""
 
 
 def check_mat(content: bytes) -> None:

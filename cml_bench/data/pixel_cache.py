@@ -52,6 +52,7 @@ def cached_pixels(
         "source": source.name,
         "split": source.split,
         "fingerprint": source.fingerprint,
+        "rendering": source.rendering,
         "side": side,
         "rule": _RULE,
     }

@@ -36,6 +36,8 @@ class Source(ABC):
         sizes: (N, 2) int32 height and width of the original images in pixels, or None if unknown.
         groups: Further facts by name, (N,) strings each: user, camera, date ...
         features: (N, D) float32 feature vectors of a data set that has these in place of images, else None.
+        rendering: Which pictures these are of the images, where a data set has several (original and small ones, say):
+            the name of their folder, or their size. Caches go by it; ids and labels are the same for all.
         pretraining_names: Names under which a checkpoint would declare that it was trained on this data.
     """
 
@@ -43,6 +45,7 @@ class Source(ABC):
     split: str
     image_size: tuple[int, int] | None = None
     features: Tensor | None = None
+    rendering: str = ""
     pretraining_names: tuple[str, ...] = ()
 
     def __init__(

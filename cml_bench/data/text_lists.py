@@ -6,6 +6,9 @@ from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
 
+LABEL_LIST = "label_names.txt"
+"""Where the label names of a folder stand, one a line, where its other files do not fix them."""
+
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file without surrounding blanks; line ends of any system, with or without a mark.

@@ -15,7 +15,7 @@ from cml_bench.npz import RATIO
 
 LONGEST = 1000
 """Letters of a name. An array of names has room for the longest one in every row."""
-ALWAYS = 2**32
+ALWAYS_MATRIX = 2**32
 """Bytes that a matrix may always take whose rows and columns are counted in a file; beyond, ``RATIO`` times the file's:
 a file of a few megabytes can name a million images and a million labels."""
 
@@ -59,9 +59,9 @@ def refuse_large(path: Path, rows: int, columns: int, itemsize: int = 1) -> None
         itemsize: Bytes of an entry.
 
     Raises:
-        CmlBenchError: If it takes more than ``ALWAYS`` and ``RATIO`` times the file.
+        CmlBenchError: If it takes more than ``ALWAYS_MATRIX`` and ``RATIO`` times the file.
     """
-    if rows * columns * itemsize > max(ALWAYS, RATIO * path.stat().st_size):
+    if rows * columns * itemsize > max(ALWAYS_MATRIX, RATIO * path.stat().st_size):
         size = f"{rows * columns * itemsize >> 20} MiB"
         raise _unusable(path, f"{rows} rows of {columns} columns are {size}, out of proportion to the file")
 

@@ -14,7 +14,7 @@ from cml_bench.losses.contrast import common_counts, contrast, jaccard, others
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.losses.entries import check_option
 from cml_bench.losses.mixture import Components, GrowingRows, log_density, similarity
-from cml_bench.models.heads.head import HeadOutput
+from cml_bench.models.heads.head import Head, HeadOutput
 
 if TYPE_CHECKING:
     from cml_bench.models.model import MultiLabelModel
@@ -95,13 +95,15 @@ class ProbMCL(Auxiliary):
             self._freeze(model)
 
     def _freeze(self, model: MultiLabelModel) -> None:
-        """Keep everything but the head as it is."""
-        head = set(model.head.modules())
+        """Keep everything but the heads as it is: the model's own, and those of a wrapper."""
+        heads = [module for module in model.modules() if isinstance(module, Head)]
+        # A wrapper says in training what its heads learn from.
+        classifying = {module for head in heads for module in head.modules()} | {model, model.wrapper}
         for module in model.modules():
-            if module.training and module is not model and module not in head:
+            if module.training and module not in classifying:
                 module.training = False
                 self._silenced.append(module)
-        kept = {id(parameter) for parameter in model.head.parameters()}
+        kept = {id(parameter) for head in heads for parameter in head.parameters()}
         for parameter in model.parameters():
             if parameter.requires_grad and id(parameter) not in kept:
                 parameter.requires_grad_(False)

@@ -40,7 +40,7 @@ def split_size(size: MemorySize, share: float) -> tuple[MemorySize, MemorySize]:
         size: Number of images, or as in ``"20/label"``.
         share: Share of the second part, between 0 and 1.
     """
-    per_label = isinstance(size, str)
+    per_label = isinstance(_checked(size), str)
     whole = images_allowed(size, 1)
     part = min(whole, max(1, round(share * whole)))
     return (f"{whole - part}/label", f"{part}/label") if per_label else (whole - part, part)

@@ -51,12 +51,17 @@ class ExperienceMemory(ExemplarsBuffer):
         if not self._open:
             self.parts.append(ReservoirBuffer(0, self.generator))
         self._open = not ends_experience(exp)
-        self.resize(agent_state, images_allowed(self.size, len(exp.dataset.labels.names)))
+        self._share_out(agent_state, images_allowed(self.size, len(exp.dataset.labels.names)))
         self.parts[-1].post_adapt(agent_state, exp)
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Change the size; the first experiences get what does not divide."""
-        self.max_size = new_size
-        share, rest = divmod(new_size, max(1, len(self.parts)))
+        """Change the size, for good."""
+        self.size = new_size
+        self._share_out(strategy, new_size)
+
+    def _share_out(self, strategy: Any, images: int) -> None:
+        """Give each experience its share; the first get what does not divide."""
+        self.max_size = images
+        share, rest = divmod(images, max(1, len(self.parts)))
         for k, part in enumerate(self.parts):
             part.resize(strategy, share + (k < rest))

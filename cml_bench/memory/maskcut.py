@@ -44,10 +44,11 @@ def mask_cut(features: Tensor, rounds: int, tau: float = TAU) -> tuple[Tensor, T
     before = patches.new_zeros(len(patches), grid[0] * grid[1], dtype=torch.bool)
     for number in range(rounds):
         mask = foreground(second_eigenvector(patches, tau), grid)
-        kept = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        # A map of one patch has no foreground.
+        kept = mask.any(dim=1)
         if number:
             shared, either = (mask & before).sum(dim=1), (mask | before).sum(dim=1)
-            kept = (shared <= _SAME_MASK * either) & (mask.sum(dim=1) > _SMALLEST * mask.shape[1])
+            kept &= (shared <= _SAME_MASK * either) & (mask.sum(dim=1) > _SMALLEST * mask.shape[1])
         boxes.append(bounds(mask.view(-1, *grid)))
         found.append(kept)
         patches, before = patches * ~mask[:, None], mask

@@ -36,11 +36,6 @@ class PixelStore:
         """Whether two fetches of a row in training differ."""
         return self.inputs.augments
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all copies."""
-        return sum(copy.nbytes for copy in self.copies.values())
-
     def __len__(self) -> int:
         """Return the number of rows of the source."""
         return len(self.inputs)

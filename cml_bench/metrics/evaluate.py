@@ -193,6 +193,16 @@ def check_predictions(predictions: Predictions) -> None:
             f"predictions: {list(predictions.n_seen)} labels seen of {len(predictions.label_names)} make no stream; "
             "run the job again"
         )
+    if len(predictions.logits) != len(predictions.n_seen):
+        raise CmlBenchError(
+            f"predictions: {len(predictions.logits)} blocks of logits for {len(predictions.n_seen)} experiences: give "
+            "one for each"
+        )
+    if predictions.test_images.dtype != np.bool_:
+        raise CmlBenchError(
+            f"predictions: test_images are {predictions.test_images.dtype}, which would be read as row numbers: give "
+            "booleans"
+        )
     n_images = len(predictions.sample_ids)
     shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, int]]] = {
         "truth": (predictions.truth, (n_images, len(predictions.label_names))),

@@ -23,7 +23,7 @@ experience has its own images and its own labels, and the figure after t is the 
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits of the whole test set after each of T experiences.
 

@@ -30,7 +30,6 @@ def forgetting(
     *,
     reference: Literal["max", "diagonal"] = "max",
     relative: bool = False,
-    zero_rule: Literal["nan", "prs"] = "nan",
 ) -> Matrix:
     """Return, for each experience but the last, how far its labels fell below their reference by the end.
 
@@ -42,9 +41,7 @@ def forgetting(
     Args:
         performance: (T, T) matrix as above.
         reference: ``"max"``, the best before the last experience, or ``"diagonal"``, that right after learning.
-        relative: Whether the fall is divided by the reference.
-        zero_rule: What a relative fall from the reference 0 is: ``"nan"``, undefined; or ``"prs"``, 1 if the end is 0
-            too, else the negative of the end.
+        relative: Whether the fall is divided by the reference; from a reference of 0 it is undefined.
 
     Returns:
         (T - 1,) falls; NaN where undefined, so that the undefined can be counted.
@@ -55,8 +52,6 @@ def forgetting(
     _check(performance)
     if reference not in ("max", "diagonal"):
         raise CmlBenchError(f"forgetting: reference={reference!r} must be 'max' or 'diagonal'")
-    if zero_rule not in ("nan", "prs"):
-        raise CmlBenchError(f"forgetting: zero_rule={zero_rule!r} must be 'nan' or 'prs'")
     last = len(performance) - 1
     end = performance[:last, -1]
     if reference == "diagonal":
@@ -66,8 +61,7 @@ def forgetting(
     fall = start - end
     if not relative:
         return fall
-    undefined = np.full(last, np.nan) if zero_rule == "nan" else np.where(end == 0, 1.0, -end)
-    return np.where(start == 0, undefined, fall / np.where(start == 0, 1.0, start))
+    return np.where(start == 0, np.nan, fall / np.where(start == 0, 1.0, start))
 
 
 def backward_transfer(performance: Matrix) -> Matrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cml_bench.errors import CmlBenchError
 from cml_bench.options import convert, parse_pairs, split_words
 from cml_bench.regimes.regime import Regime
-from cml_bench.registry import load
+from cml_bench.registry import load_class
 
 
 def parse_regimes(text: str) -> tuple[Regime, ...]:
@@ -26,7 +26,7 @@ def parse_regimes(text: str) -> tuple[Regime, ...]:
     for words in parts:
         if not words:
             raise CmlBenchError(f"regime {text!r} names nothing between two '+': write NAME key=value + NAME key=value")
-        kind = load("regimes", words[0])
+        kind = load_class("regimes", words[0], Regime)  # type: ignore[type-abstract]
         options = convert(kind, dict(parse_pairs(words[1:])), owner=f"regime {words[0]}")
         regimes.append(kind(**options))
     return tuple(regimes)

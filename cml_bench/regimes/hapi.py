@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cml_bench.data.json_files import read_json
 from cml_bench.data.sets.hapi import HAPI
 from cml_bench.data.source import Source
 from cml_bench.data.table import Ids, LabelTable
-from cml_bench.errors import CmlBenchError, CmlBenchWarning, suggest
+from cml_bench.errors import CmlBenchError, CmlBenchWarning, some, suggest
 from cml_bench.labels import PRESENT, UNMARKED, LabelArray, is_known
 from cml_bench.regimes.regime import Question, Regime, RegimeMeta
 
@@ -57,10 +57,6 @@ class APISnapshot(Regime):
         answers = np.where(said, np.int8(PRESENT), np.int8(UNMARKED))
         return np.where(is_known(question.labels), answers, question.labels)
 
-    def coverage(self, source: Source) -> dict[str, int]:
-        """Return how many images and names of the snapshot and the source found each other, and how many did not."""
-        return dict(_match(self, source).counts)
-
 
 @dataclass(frozen=True, eq=False)
 class _Match:
@@ -90,19 +86,19 @@ def _match(regime: APISnapshot, source: Source) -> _Match:
     }
     if not counts["images"]:
         raise CmlBenchError(
-            f"{where} holds no image of {source.name} (ids there: {_some(table.ids.tolist())}; here: "
-            f"{_some(source.ids.tolist())}): use the images that it was made on"
+            f"{where} holds no image of {source.name} (ids there: {some(table.ids.tolist())}; here: "
+            f"{some(source.ids.tolist())}): use the images that it was made on"
         )
     if not counts["names"]:
         raise CmlBenchError(
-            f"{where} names no label of {source.name} ({_some(table.label_names)}): give names=FILE, a JSON object "
+            f"{where} names no label of {source.name} ({some(table.label_names)}): give names=FILE, a JSON object "
             "from HAPI's names to labels"
         )
     if counts["images_without_answer"] or counts["names_without_label"]:
         unknown = [name for name, column in zip(table.label_names, columns, strict=True) if column < 0]
         warnings.warn(
             f"{where} holds {counts['images']} of {len(source)} images of {source.name}; {len(unknown)} of its "
-            f"{len(columns)} names are no label ({_some(unknown)}; said {counts['answers_without_label']} times)",
+            f"{len(columns)} names are no label ({some(unknown)}; said {counts['answers_without_label']} times)",
             CmlBenchWarning,
             stacklevel=2,
         )
@@ -146,7 +142,3 @@ def _read_names(path: Path, source: Source) -> dict[str, str]:
 def plain_name(name: str) -> str:
     """Return a name without what services spell differently: case, blanks and punctuation."""
     return re.sub(r"[\W_]", "", name.casefold())
-
-
-def _some(names: Sequence[object]) -> str:
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -26,8 +26,9 @@ class Event:
 
     Attributes:
         job: Index of the job in its sweep.
-        kind: ``start``, ``phase``, ``epoch``, ``experience`` (learnt and tested), ``note``, ``done``,
-            ``failed``, ``skipped`` (another process runs it), or ``warning`` (about more than this job; told once).
+        kind: ``start``, ``resumed`` (what was learnt earlier is there), ``phase``, ``epoch``, ``experience`` (learnt
+            and tested), ``note``, ``done``, ``failed``, ``skipped`` (another process runs it), or ``warning`` (about
+            more than this job; told once).
         message: The phase's name, the error's sentence, what the user should know, or the main figure.
         experience: Experience being trained, from 0.
         epoch: Epochs of it that are done, as the learner that has trained one counts.

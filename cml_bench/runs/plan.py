@@ -154,6 +154,17 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
             f"wrap={method.wrap} trains two readings apart and evaluates their mean, and {method.strategy} would hold "
             "the one to the other: take wrap=pat_inference, or another strategy"
         )
+    if wrapper and wrapper.meta.learns and getattr(meta, "family", "") == "analytic":
+        raise CmlBenchError(
+            f"wrap={method.wrap} brings heads that train on batches, and {method.strategy} solves for the model's own "
+            "head: take wrap=pat_inference, or another strategy"
+        )
+    about = next((layer.meta for layer in loss.with_bases if layer.meta.head), None)
+    if wrapper and wrapper.meta.learns and about is not None:
+        raise CmlBenchError(
+            f"wrap={method.wrap} brings heads of its own, and loss={about.name} is about the model's: take "
+            "wrap=pat_inference, or another loss"
+        )
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
     loss.check_epochs(_epochs_of_experience(training))

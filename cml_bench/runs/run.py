@@ -236,6 +236,8 @@ def _record(
     logits: list[Logits] = []
     if checkpoints:
         logits += checkpoints.resume(course, meter)
+        if logits:
+            report(Event(index, "resumed", fraction=len(logits) / len(scenario.n_seen)))
         points.store = lambda point: checkpoints.keep(course, logits, meter, within=point != "experience")
     align()
     for t in itertools.count(len(logits)):

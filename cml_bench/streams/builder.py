@@ -112,6 +112,8 @@ def label_incremental_benchmark(
         raise CmlBenchError(f"online_chunk={online_chunk} is no number of images: give at least 1")
     if train_source.label_names != test_source.label_names:
         raise CmlBenchError(_different_labels(train_source.label_names, test_source.label_names))
+    if not train_source.label_names:
+        raise CmlBenchError(f"{train_source.name} names no label: there is nothing to divide into experiences")
     if (curated is not None) != (assignment == "curated"):
         raise CmlBenchError(f"assignment={assignment} does not go with curated lists: give both or neither")
     if curated is not None:
@@ -164,7 +166,9 @@ def label_incremental_benchmark(
     streams: list[CLStream[Any]] = []
     for name, split in splits.items():
         hide_old = name == "train" and annotation == "current"
-        parts = [_experience(split, names, n_seen, t, hide_old=hide_old, record=record) for t in range(len(n_seen))]
+        # What was marked of training images says nothing of others.
+        marked = record if name == "train" else None
+        parts = [_experience(split, names, n_seen, t, hide_old=hide_old, record=marked) for t in range(len(n_seen))]
         stream: CLStream[Any] = EagerCLStream(name, parts)
         if name == "train" and online_chunk:
             chunks = split_online_stream(stream, online_chunk, seed=seed, access_task_boundaries=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.labels import PRESENT
+from cml_bench.labels import PRESENT, row_blocks
 
 
 def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
@@ -31,7 +31,8 @@ def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
     if kind == "alphabetical" and not argument:
         return tuple(sorted(names))
     if kind == "frequency" and not argument:
-        positives = (source.labels == PRESENT).sum(axis=0)
+        blocks = row_blocks(*source.labels.shape)
+        positives = np.sum([np.count_nonzero(source.labels[rows] == PRESENT, axis=0) for rows in blocks], axis=0)
         return tuple(sorted(names, key=lambda name: (-positives[names.index(name)], name)))
     if kind == "random" and argument.isdecimal():
         shuffled = np.random.default_rng(int(argument)).permutation(len(names))

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import coco as pycocotools
 
 from cml_bench.data.image_files import ImageFiles
-from cml_bench.data.images import looks_intact, read_image
+from cml_bench.data.images import is_intact, read_image
 from cml_bench.data.sets.coco import COCO
 from cml_bench.errors import CmlBenchError
 from cml_bench.registry import load
@@ -290,22 +290,33 @@ def test_images_decode_to_rgb_as_pillow_says(tmp_path: Path, format_: str, mode:
     picture.save(tmp_path / "image", format=format_)
     oracle = np.asarray(Image.open(tmp_path / "image").convert("RGB")).transpose(2, 0, 1)
     image = read_image(tmp_path / "image")
-    assert looks_intact(tmp_path / "image")
+    assert is_intact(tmp_path / "image")
     assert np.abs(image.numpy().astype(int) - oracle).max() <= (2 if format_ == "jpeg" else 0)
 
 
+def test_what_can_be_read_is_intact_whatever_its_ending(tmp_path: Path) -> None:
+    """WebP has no end marker, and phones write a second picture behind that of a JPEG."""
+    picture = Image.effect_noise((8, 8), 60).convert("RGB")
+    picture.save(tmp_path / "a.webp")
+    picture.save(tmp_path / "b.jpg")
+    whole = (tmp_path / "b.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(whole + b"trailer of a phone, 36 bytes of text")
+    (tmp_path / "c.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:30])
+    assert [is_intact(tmp_path / name) for name in ("a.webp", "b.jpg", "c.webp", "d.jpg")] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("format_", ["jpeg", "png"])
-def test_looks_intact_accepts_padding_and_refuses_every_prefix(tmp_path: Path, format_: str) -> None:
+def test_is_intact_accepts_padding_and_refuses_every_prefix(tmp_path: Path, format_: str) -> None:
     path = tmp_path / "image"
     Image.effect_noise((8, 8), 60).save(path, format=format_)
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0" * 16 + b"\r\n")
-    assert looks_intact(path)
+    assert is_intact(path)
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert not looks_intact(path), length
+        assert not is_intact(path), length
     path.unlink()
-    assert not looks_intact(path)
+    assert not is_intact(path)
 
 
 def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_rows_keep_the_shape_that_the_square_has_lost(tmp_path: Path) -> None:
     assert sizes.tolist() == [list(shape) for shape in SHAPES]
 
 
+def test_another_rendering_of_the_same_images_is_not_taken_for_them(tmp_path: Path) -> None:
+    """Of one table with two folders of pictures, originals and small ones say, labels and ids are the same."""
+    rows = []
+    for rendering, level in (("original", 10), ("small", 200), ("original", 77)):
+        source = Pictures([torch.full((3, 8, 8), level, dtype=torch.uint8)])
+        source.rendering = rendering
+        rows.append(int(cached_pixels(source, 4, cache_dir=tmp_path)[0, 0]))
+    assert rows == [10, 200, 10]
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_crops_are_those_of_the_files_draw_for_draw(tmp_path: Path, flip: bool) -> None:
     """The generator ends where it would have; only the interpolation differs, by little on smooth pictures."""

@@ -77,7 +77,7 @@ def test_an_instances_file(tmp_path: Path, entry: dict[str, Any], says: str) -> 
 
 def test_a_matrix_out_of_proportion_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of some megabytes names a million images and a million labels; here with lower limits."""
-    monkeypatch.setattr(vetting, "ALWAYS", 10_000)
+    monkeypatch.setattr(vetting, "ALWAYS_MATRIX", 10_000)
     monkeypatch.setattr(vetting, "RATIO", 1)
     names = [f"label {number}" for number in range(300)]
     data = coco(tmp_path, categories=[{"id": number, "name": name} for number, name in enumerate(names)])

@@ -42,6 +42,15 @@ def test_a_size_per_label_grows_with_the_labels(tiny_dataset: Any) -> None:
     assert [len(part.buffer) for part in found.parts] == [6, 6]
 
 
+def test_another_size_holds_from_then_on(tiny_dataset: Any) -> None:
+    found = memory(20)
+    show(found, tiny_dataset(range(20), [[1]] * 20))
+    found.resize(None, 6)
+    assert len(found.buffer) == found.max_size == 6
+    show(found, tiny_dataset(range(20, 40), [[1, 0]] * 20))
+    assert len(found.buffer) == found.max_size == 6
+
+
 def test_labels_stay_as_annotated(tiny_dataset: Any) -> None:
     found = memory(10)
     show(found, tiny_dataset([0, 1], [[1, 0], [0, 1]]))

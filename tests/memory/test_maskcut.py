@@ -57,6 +57,11 @@ def test_what_is_no_new_object_has_no_box() -> None:
     assert boxes.shape == (1, 3, 4)
 
 
+def test_a_map_of_one_patch_shows_no_object() -> None:
+    _, found = mask_cut(torch.randn(2, 4, 1, 1, generator=torch.Generator().manual_seed(0)), 2)
+    assert not found.any()
+
+
 def by_definition(features: np.ndarray[Any, Any], tau: float, sign: int) -> list[int]:
     """One round as the reference writes it, patch by patch, on one image, from an eigenvector of either sign."""
     height, width = features.shape[1:]

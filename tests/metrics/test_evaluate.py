@@ -156,6 +156,8 @@ def test_any_threshold_is_a_key() -> None:
         ({"truth": np.zeros((N, C - 1), np.int8)}, r"truth have shape \(80, 6\)"),
         ({"test_images": np.ones((2, N), bool)}, "test_images"),
         ({"logits": tuple(np.zeros((N, n), np.float16) for n in (3, 5, 6))}, "logits after experience 3"),
+        ({"logits": tuple(np.zeros((N, n), np.float16) for n in (3, 5))}, "2 blocks of logits for 3 experiences"),
+        ({"test_images": np.ones((3, N), np.int64)}, "test_images are int64, which would be read as row numbers"),
         ({"logits": tuple(np.full((N, n), np.nan, np.float16) for n in N_SEEN)}, "NaN among the logits"),
     ],
 )

@@ -41,16 +41,13 @@ def test_relative_fall_from_zero() -> None:
     from_zero = np.array([[0.0, 0.0, 0.0], [NAN, 0.0, 0.25], [NAN, NAN, 1.0]])
     assert np.isnan(forgetting(from_zero, relative=True)).all()
     assert math.isnan(mean_defined(forgetting(from_zero, relative=True)))
-    np.testing.assert_allclose(forgetting(from_zero, relative=True, zero_rule="prs"), [1.0, -0.25])
     np.testing.assert_allclose(forgetting(from_zero), [0.0, -0.25])
-    # Where the reference is not 0, the rule changes nothing.
-    np.testing.assert_allclose(forgetting(EXAMPLE, relative=True, zero_rule="prs"), [0.5, 0.5])
 
 
 def test_undefined_experiences_stay_undefined_and_out_of_the_mean() -> None:
     holed = EXAMPLE.copy()
     holed[1, :] = NAN
-    for options in ({}, {"relative": True}, {"relative": True, "zero_rule": "prs"}, {"reference": "diagonal"}):
+    for options in ({}, {"relative": True}, {"reference": "diagonal"}):
         falls = forgetting(holed, **options)  # type: ignore[arg-type]
         assert np.isnan(falls).tolist() == [False, True]
         assert mean_defined(falls) == falls[0]
@@ -71,5 +68,3 @@ def test_bad_input() -> None:
         forward_transfer(EXAMPLE, [0.1, 0.2])
     with pytest.raises(CmlBenchError, match="reference='best'"):
         forgetting(EXAMPLE, reference="best")  # type: ignore[arg-type]
-    with pytest.raises(CmlBenchError, match="zero_rule='one'"):
-        forgetting(EXAMPLE, zero_rule="one")  # type: ignore[arg-type]

@@ -31,6 +31,8 @@ from cml_bench.runs.plan import plan
 from cml_bench.runs.run import run_job
 from cml_bench.runs.setup import make_model
 from cml_bench.testing import check_strategy
+from cml_bench.testing.strategies import StrategyCase
+from cml_bench.testing.trial import try_out
 
 NAMES = ("ant", "bee", "cat")
 
@@ -279,6 +281,8 @@ def test_the_file_of_a_wrapper_is_part_of_the_key(tmp_path: Any) -> None:
         ("avalanche.training.supervised:Naive wrap=pat", "tells it of logits alone: take wrap=pat_inference"),
         ("lwf wrap=pat", "trains two readings apart and evaluates their mean, and lwf would hold the one to the other"),
         ("derpp wrap=pat", "derpp would hold the one to the other: take wrap=pat_inference, or another strategy"),
+        ("naive wrap=pat head=c_gmvae loss=c_gmvae", "brings heads of its own, and loss=c_gmvae is about the model's"),
+        ("l3a wrap=pat", "l3a solves for the model's own head: take wrap=pat_inference, or another strategy"),
         ("bic wrap=pat", "CorrectedModel of this strategy is more than backbone and head: take wrap=pat_inference"),
     ],
 )
@@ -286,6 +290,17 @@ def test_what_cannot_be_is_one_sentence(small_jobs: Any, method: str, sentence: 
     with pytest.raises(CmlBenchError, match=sentence) as caught:
         check_jobs(small_jobs([method]))
     assert "\n" not in str(caught.value)
+
+
+def test_heads_for_patches_learn_where_a_loss_freezes_all_but_heads() -> None:
+    """ProbMCL's second phase. Oracle: what nobody trains is the same whatever the learning rate."""
+    ends = []
+    for lr in (0.01, 0.1):
+        spec = f"naive loss=probmcl wrap=pat epochs=2 lr={lr} optimizer=sgd weight_decay=0"
+        model = try_out(StrategyCase(spec).plan).learner.model
+        ends.append([parameter.detach().clone() for parameter in model.wrapper.parameters()])
+    assert ends[0]
+    assert not any(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_vectors_have_no_patches(small_jobs: Any) -> None:

@@ -101,6 +101,11 @@ def test_a_chain_is_applied_in_order_with_a_seed_for_each(bare_source: Any) -> N
     assert other.seeds[0] != first.seeds[0]
 
 
+def test_what_is_no_regime_is_refused_by_name() -> None:
+    with pytest.raises(CmlBenchError, match=r"'cml_bench\.streams\.orders:divide' is no regime: give a subclass of"):
+        parse_regimes("cml_bench.streams.orders:divide n_labels=2 base=0 increment=1")
+
+
 def test_without_a_habit_the_truth_is_not_copied(bare_source: Any) -> None:
     source = bare_source([[1, 0]])
     assert annotate([], source, [np.arange(2)], 0) is source.labels

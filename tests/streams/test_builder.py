@@ -225,6 +225,17 @@ def test_a_stored_image_gains_later_labels_only_where_all_are_annotated(tiny_sce
             assert (wide[:, 2:] == OUT_OF_SCOPE).all()
 
 
+def test_only_training_data_carry_what_the_annotator_wrote(tiny_scenario: Any) -> None:
+    scenario = tiny_scenario(annotation="all", validation=0.3)
+    carried = {name: stream[0].dataset.labels.record is not None for name, stream in scenario.streams.items()}
+    assert carried == {"train": True, "test": False, "valid": False}
+
+
+def test_data_without_a_label_make_no_stream(tiny_source: Any) -> None:
+    with pytest.raises(CmlBenchError, match="tiny names no label: there is nothing to divide into experiences"):
+        label_incremental_benchmark(tiny_source(np.zeros((4, 0))), tiny_source(np.zeros((4, 0))), increment=1)
+
+
 @pytest.mark.parametrize("annotation", ["current", "seen"])
 def test_nothing_of_later_labels_reaches_a_training_dataset(
     tiny_scenario: Any, tiny_labels: Any, tiny_features: Any, annotation: str

@@ -20,7 +20,7 @@ from cml_bench.data.data_set import DataCard, DataSet, Missing
 from cml_bench.data.source import Source
 from cml_bench.data.table import Boxes, LabelTable
 from cml_bench.data.vetting import refuse_large, table_from
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, some
 
 Crowd = Literal["ignore", "label"]
 
@@ -121,7 +121,7 @@ class COCO(DataSet):
         if names[0] != names[1]:
             different = sorted(set(names[0]) ^ set(names[1])) or ["the same names in another id order"]
             raise CmlBenchError(
-                f"the {train} and {test} splits of {self._folder()} have different categories ({_some(different)}); "
+                f"the {train} and {test} splits of {self._folder()} have different categories ({some(different)}); "
                 "use two splits of one data set"
             )
         return sources
@@ -177,7 +177,7 @@ class COCO(DataSet):
                 return found[0]
             if found:
                 files = [f"instances_{split}.json" for split in found]
-                raise CmlBenchError(f"{self._folder()} holds {_some(files)}; give a folder with one of them")
+                raise CmlBenchError(f"{self._folder()} holds {some(files)}; give a folder with one of them")
         wanted = " or ".join(f"instances_{kind}*.json" for kind in kinds)
         raise CmlBenchError(f"{self._folder()} holds no {wanted}; give a folder with one train and one val file")
 
@@ -205,7 +205,3 @@ def _positions(wanted: Integers, known: Integers, path: Path, what: str) -> npt.
             f"list it under its {what} entries or take the annotations out"
         )
     return positions.astype(np.int64)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet, Missing
-from cml_bench.data.feature_files import LABEL_LIST, READERS, FeatureFile
+from cml_bench.data.feature_files import READERS, FeatureFile
 from cml_bench.data.feature_rows import FeatureRows
 from cml_bench.data.table import LabelTable
+from cml_bench.data.text_lists import LABEL_LIST
 from cml_bench.data.vetting import table_from
 from cml_bench.errors import CmlBenchError
 

@@ -11,12 +11,10 @@ import numpy as np
 
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.table import LabelTable
-from cml_bench.data.text_lists import read_lines
+from cml_bench.data.text_lists import LABEL_LIST, read_lines
 from cml_bench.data.vetting import as_texts, refuse_large, straight, table_from
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import LabelArray
-
-LABEL_LIST = "label_names.txt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ class RAPv2(DataSet):
     """RAP v2 in its official layout: ``RAP_annotation/RAP_annotation.mat`` and ``RAP_dataset/*.png``.
 
     Labels are the attributes that ``selected_attribute`` lists, 54 of 152, in its order; ids are the file
-    names, rows follow ``name``. Entries marked as uncertain are ``OUT_OF_SCOPE`` and counted as ``uncertain`` (in
-    a test they count as absent, as in published evaluations).
+    names, rows follow ``name``. Entries marked as uncertain are ``OUT_OF_SCOPE`` and counted as ``uncertain``
+    (metrics leave them out; published evaluations count them as absent).
 
     Attributes:
         partition: Which of the five random partitions, from 1; most papers use the first.

@@ -14,6 +14,7 @@ from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.table import Boxes, LabelTable
 from cml_bench.data.text_lists import read_lines
 from cml_bench.data.vetting import table_from
+from cml_bench.data.xml_files import read_xml
 from cml_bench.errors import CmlBenchError, suggest
 
 Difficult = Literal["drop", "label"]
@@ -158,16 +159,12 @@ def _parse(path: Path) -> tuple[tuple[int, int], list[_Object]]:
     Parts of objects (a person's head) are no objects, and an object without a ``difficult`` mark is not difficult.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        if "<!DOCTYPE" in text:
-            # Entities could grow without bound; annotations have none.
-            raise ValueError("it declares a document type")
-        root = ElementTree.fromstring(text)  # noqa: S314
+        root = read_xml(path)
         size = int(_text(root, "size/height")), int(_text(root, "size/width"))
         if not all(0 < side < 2**31 for side in size):
             raise ValueError(f"height and width are {size!r:.60}")
         return size, [_object(thing) for thing in root.iterfind("object")]
-    except (ElementTree.ParseError, ValueError) as error:
+    except ValueError as error:
         raise CmlBenchError(f"{path} is no annotation of VOC ({error!s:.300}); unpack the archive again") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -11,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cml_bench.errors import some
 from cml_bench.report.drift.drift import ALL, MEAN, DriftReport
 from cml_bench.report.formats.csv_text import csv_text
 
@@ -30,7 +30,7 @@ def to_terminal(report: DriftReport) -> Group:
             table.add_row(*map(Text, row))
         tables.append(table)
     notes = [
-        Text(f"{split}: images of the truth without an answer: {len(ids)} ({_some(ids)})")
+        Text(f"{split}: images of the truth without an answer: {len(ids)} ({some(ids)})")
         for split, ids in report.missing.items()
         if ids
     ]
@@ -63,7 +63,3 @@ def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return "-"
     return f"{100 * value:.1f}" if name in _PERCENT else f"{int(value):,}"
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
