@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,3 +92,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def plain_name(text: str) -> str:
+    """Return what a file may be called after a text, on any system."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("_.") or "_"

@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, is_known
 from cml_bench.models.heads.agcn import AGCNHead
 from cml_bench.models.heads.head import HeadOutput
+from cml_bench.streams.timeline import begins_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -83,7 +84,7 @@ class AGCNPlugin(TeacherPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin to count anew with each experience."""
         super().before_training_exp(strategy, **kwargs)
-        if getattr(strategy.experience, "is_first_subexp", True):
+        if begins_experience(strategy.experience):
             self.counts = PairCounts()
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:

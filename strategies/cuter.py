@@ -9,7 +9,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, is_known
@@ -21,6 +20,7 @@ from cml_bench.models.heads.head import Head
 from cml_bench.models.layout import in_place_of_map
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import Batch, MultiLabelDataset
+from cml_bench.training.backbone_listener import BackboneListener
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
 from cml_bench.training.replay import MemoryPlugin
@@ -193,29 +193,19 @@ class CropReplay(MemoryPlugin):
         criterion.spare = spare
 
 
-class LowRank(SupervisedPlugin):
+class LowRank(BackboneListener):
     """Adds the mean nuclear norm of the stream images' patches, each of length 1."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
-        self._seen: Tensor | None = None
-        self._hook: RemovableHandle | None = None
-
-    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Listen to the backbone for a step; for longer, and a learner could not be stored between steps."""
-        self._hook = strategy.model.backbone.register_forward_hook(self._see)
-
-    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._seen = output
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Add the norm of what the backbone has just seen, before anything else is shown to it."""
-        assert self._hook is not None
-        assert self._seen is not None
-        self._hook.remove()
-        strategy.loss += self.weight * nuclear_norm(self._seen)
-        self._hook = self._seen = None
+        """Add the norm of what the backbone has just seen."""
+        super().after_forward(strategy, **kwargs)
+        assert isinstance(self.seen, Tensor)
+        strategy.loss += self.weight * nuclear_norm(self.seen)
+        self.seen = None
 
 
 def nuclear_norm(features: Tensor) -> Tensor:

@@ -24,5 +24,6 @@ class FreezeOldRows(Strategy):
     meta = StrategyMeta(name="freeze_old_rows", title="Frozen rows", family="baseline")
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
-        """Return the plugin that freezes the head after each experience."""
-        return [FreezePlugin(run.model.head)]
+        """Return the plugins that freeze the head, and those of a wrapper, after each experience."""
+        parts = [run.model.head, run.model.wrapper]
+        return [FreezePlugin(part) for part in parts if part is not None]

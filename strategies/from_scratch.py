@@ -9,6 +9,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from cml_bench.models.model import nothing_learnt
+from cml_bench.streams.timeline import begins_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -42,7 +43,7 @@ class FreshStartPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start anew; a later chunk of an online experience goes on with its model."""
-        first_chunk = getattr(strategy.experience, "is_first_subexp", True)
+        first_chunk = begins_experience(strategy.experience)
         if strategy.clock.train_exp_counter == 0 or not first_chunk:
             return
         fresh = copy.deepcopy(self.untrained).train()

@@ -17,9 +17,10 @@ __all__ = ["Frozen"]
 class Frozen(Strategy):
     """Train everything on the first experience; from then on train the rows of the new labels alone.
 
-    A parameter is trained only in the experience that brings it. The logits of an old label never change, so nothing
-    is forgotten, and nothing about an old label is learnt from later images. With a head that gives the labels shared
-    parameters, those are frozen too.
+    A parameter is trained only in the experience that brings it. The logits of an old label never change, unless the
+    head lets labels see each other (``ctran``, ``csc``, ``agcn``, ``mulcon``), so nothing is forgotten, and nothing
+    about an old label is learnt from later images. With a head that gives the labels shared parameters, those are
+    frozen too.
     """
 
     meta = StrategyMeta(name="frozen", title="Frozen", family="baseline")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from avalanche.core import SupervisedPlugin
@@ -11,7 +10,7 @@ from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.kis import KISMemory
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
-from cml_bench.training.pseudo_labels import Below, PseudoLabelPlugin
+from cml_bench.training.pseudo_labels import BELOW, Below, PseudoLabelPlugin
 from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.relabel import Relabel
 from cml_bench.training.strategy import StrategyMeta
@@ -63,5 +62,5 @@ class KAR(Rehearsal):
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that labels forward, and the one that replays and labels backward."""
-        rest = math.inf if self.below == "zero" else -math.inf
+        rest = BELOW[self.below]
         return [PseudoLabelPlugin(self.threshold, rest), *super().plugins(run)]

@@ -16,7 +16,7 @@ from cml_bench.memory.budget import MemorySize
 from cml_bench.memory.herding import HerdingMemory
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.training.context import RunContext
-from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
+from cml_bench.training.pseudo_labels import BELOW, Below, DynamicCount, Kappa, PseudoLabelPlugin
 from cml_bench.training.rehearsal import Rehearsal
 from cml_bench.training.strategy import StrategyMeta
 
@@ -70,7 +70,7 @@ class KRTPlugin(PseudoLabelPlugin):
 
     def __init__(self, token_weight: float, below: Below, kappa: float | Literal["estimated"]) -> None:
         start = 0.8
-        super().__init__(start, math.inf if below == "zero" else -math.inf, DynamicCount(kappa, start))
+        super().__init__(start, BELOW[below], DynamicCount(kappa, start))
         self.token_weight = token_weight
         self.sizes: list[int] = []
 

@@ -19,9 +19,8 @@ from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
 from cml_bench.models.layout import pool
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.streams.dataset import MultiLabelDataset, merge
 from cml_bench.streams.loading import BatchLoader
-from cml_bench.streams.timeline import ends_experience
+from cml_bench.training.chunks import Chunks
 from cml_bench.training.context import RunContext
 from cml_bench.training.cross_validation import Penalty, generalised_cross_validation
 from cml_bench.training.pseudo_labels import fill
@@ -96,7 +95,7 @@ class L3APlugin(SupervisedPlugin):
         self.sums: RidgeSums | None = None
         self.ridge = options.ridge
         self.positives = torch.zeros(0, dtype=torch.float64)
-        self.chunks: list[MultiLabelDataset] = []
+        self.chunks = Chunks()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the batches away, unless it is the backbone's turn to learn from them."""
@@ -107,10 +106,10 @@ class L3APlugin(SupervisedPlugin):
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Add a whole experience to the sums, and solve."""
-        self.chunks.append(strategy.experience.dataset)
-        if not ends_experience(strategy.experience):
+        whole = self.chunks.add(strategy.experience)
+        if whole is None:
             return
-        dataset, self.chunks = merge(self.chunks).eval(), []
+        dataset = whole.eval()
         model, head = strategy.model, strategy.model.head
         if self.sums is None:
             model.requires_grad_(False)

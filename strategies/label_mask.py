@@ -17,6 +17,7 @@ from cml_bench.labels import OUT_OF_SCOPE, UNMARKED, is_known
 from cml_bench.models.evaluating import evaluating
 from cml_bench.models.heads.head import Head
 from cml_bench.models.model import MultiLabelModel
+from cml_bench.streams.timeline import begins_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -105,7 +106,7 @@ class LabelMaskPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the weights that the experience starts from; the chunks of an online one go on with them."""
-        if self.options.eps is not None and getattr(strategy.experience, "is_first_subexp", True):
+        if self.options.eps is not None and begins_experience(strategy.experience):
             state = strategy.model.state_dict()
             self.received = {name: value.detach().clone() for name, value in state.items()}
 

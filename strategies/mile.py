@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cml_bench.labels import PRESENT, UNMARKED
 from cml_bench.models.model import MultiLabelModel
-from cml_bench.streams.timeline import ends_experience
+from cml_bench.streams.timeline import begins_experience, ends_experience
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
 from cml_bench.training.shown_labels import ShownLabelsPlugin
@@ -75,7 +75,7 @@ class IterationPlugin(ShownLabelsPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin with a teacher; the chunks of an online experience go on."""
-        if getattr(strategy.experience, "is_first_subexp", True):
+        if begins_experience(strategy.experience):
             self.step, self.teacher = 0, None
 
     @torch.no_grad()

@@ -100,8 +100,11 @@ def look_ahead(model: nn.Module, loss: Tensor, x: Tensor, lr: float) -> tuple[Te
 def interference(criterion: Criterion, now: Tensor, then: Tensor, labels: Tensor) -> Tensor:
     """Return (B,) by how much each image's own loss rises from one set of (B, n) logits to another.
 
-    An image without a known label has nothing to lose, and comes last: minus infinity.
+    An image without a known label of which the criterion makes nothing has nothing to lose, and comes last: minus
+    infinity.
     """
     of_one = vmap(lambda logits, states: criterion(logits[None], states[None]))
-    rise: Tensor = of_one(then, labels) - of_one(now, labels)
-    return rise.masked_fill(~is_known(labels).any(dim=1), -torch.inf)
+    before, after = of_one(now, labels), of_one(then, labels)
+    rise: Tensor = after - before
+    nothing = ~is_known(labels).any(dim=1) & (before == 0) & (after == 0)
+    return rise.masked_fill(nothing, -torch.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ from avalanche.core import SupervisedPlugin
 from cml_bench.training.compensation import CompensationPlugin
 from cml_bench.training.context import RunContext
 from cml_bench.training.option_types import Probability
-from cml_bench.training.pseudo_labels import Below, DynamicCount, Kappa, PseudoLabelPlugin
+from cml_bench.training.pseudo_labels import BELOW, Below, DynamicCount, Kappa, PseudoLabelPlugin
 from cml_bench.training.recall import RecallPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
 
@@ -61,7 +60,7 @@ class PseudoLabel(Strategy):
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the pseudo-labelling plugin and, if asked for, the one that compensates."""
-        rest = math.inf if self.below == "zero" else -math.inf
+        rest = BELOW[self.below]
         if self.rule in ("mean_confidence", "confidence_entropy"):
             labelling: PseudoLabelPlugin = RecallPlugin(self.rule == "confidence_entropy", rest)
         else:

@@ -62,6 +62,10 @@ class Ridge(Strategy):
         return [RidgePlugin(self.penalty)]
 
 
+_LEAST = 1e-10
+"""Least penalty, relative to the sum of squares of the features and the intercept."""
+
+
 class RidgePlugin(SupervisedPlugin):
     """Keeps the sums and writes their solution into the head.
 
@@ -152,7 +156,9 @@ def choose_penalty(gram: Tensor, moment: Tensor) -> float:
     mean, target = gram[:-1, -1] / count, moment[-1] / count
     centred = gram[:-1, :-1] - count * torch.outer(mean, mean), moment[:-1] - count * torch.outer(mean, target)
     # Targets are 1 and -1: their squares sum to the number of images.
-    return generalised_cross_validation(*centred, count - count * target.square(), float(count), free=1)
+    found = generalised_cross_validation(*centred, count - count * target.square(), float(count), free=1)
+    # Of a single image, or several that are alike, nothing varies, and no penalty would leave nothing to solve.
+    return max(found, _LEAST * float(gram.diagonal().sum()))
 
 
 def read(output: HeadOutput) -> Tensor:

@@ -51,6 +51,18 @@ class TensorInputs:
         return self.table.index_select(0, rows).to(torch.float32)
 
 
+class InMemoryImages(TensorInputs):
+    """Small images that need no augmentation: read and transformed once, then gathered from one tensor.
+
+    Args:
+        images: Reads and transforms them.
+    """
+
+    def __init__(self, images: ImageInputs) -> None:
+        super().__init__(images.fetch(torch.arange(len(images)), training=False))
+        self.images = images
+
+
 class ImageInputs:
     """Images read from their source one by one and transformed, with augmentation in training only.
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cml_bench.data.inputs import ImageInputs, Inputs
+from cml_bench.data.inputs import ImageInputs, InMemoryImages, Inputs
 from cml_bench.data.pixel_cache import PixelInputs
 from cml_bench.streams.dataset import MultiLabelDataset
 
@@ -19,8 +19,7 @@ class PixelStore:
     """Model inputs of the images in a memory, from copies that were made when each came in.
 
     Of images that are read from a source the copy is the decoded uint8 image, before any transform, and of images from
-    a pixel cache the stored one: it is augmented as the source's would be, draw for draw. Of inputs that lie in memory
-    anyway, features for example, it is the input.
+    a pixel cache the stored one: it is augmented as the source's would be, draw for draw. Of features it is the input.
 
     Attributes:
         inputs: Where images come from; after the copy only its transforms are used.
@@ -30,6 +29,11 @@ class PixelStore:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.copies: dict[int, Tensor] = {}
+
+    @property
+    def _reader(self) -> Inputs:
+        """What reads and transforms the images."""
+        return self.inputs.images if isinstance(self.inputs, InMemoryImages) else self.inputs
 
     @property
     def augments(self) -> bool:
@@ -42,11 +46,11 @@ class PixelStore:
 
     def fetch(self, rows: Tensor, *, training: bool) -> Tensor:
         """Return the (B, ...) float32 inputs of stored images; KeyError if one is not stored."""
-        copies = [self.copies[row] for row in rows.tolist()]
-        if isinstance(self.inputs, PixelInputs):
-            return self.inputs.transform(torch.stack(copies), training=training)
-        if isinstance(self.inputs, ImageInputs):
-            transform = self.inputs.training if training else self.inputs.evaluation
+        copies, reader = [self.copies[row] for row in rows.tolist()], self._reader
+        if isinstance(reader, PixelInputs):
+            return reader.transform(torch.stack(copies), training=training)
+        if isinstance(reader, ImageInputs):
+            transform = reader.training if training else reader.evaluation
             copies = [transform(copy) for copy in copies]
         return torch.stack(copies)
 
@@ -57,8 +61,9 @@ class PixelStore:
         return MultiLabelDataset.from_rows(self, memory.sample_ids.data, memory.labels)
 
     def _copy(self, row: int) -> Tensor:
-        if isinstance(self.inputs, ImageInputs):
-            return self.inputs.source.load(row).clone()
-        if isinstance(self.inputs, PixelInputs):
-            return self.inputs.table[row].clone()
-        return self.inputs.fetch(torch.tensor([row]), training=False)[0].clone()
+        reader = self._reader
+        if isinstance(reader, ImageInputs):
+            return reader.source.load(row).clone()
+        if isinstance(reader, PixelInputs):
+            return reader.table[row].clone()
+        return reader.fetch(torch.tensor([row]), training=False)[0].clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from cml_bench.runs.federated import clients_of
 from cml_bench.runs.given_features import GivenFeatures
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
+from cml_bench.runs.method import Method
 from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.setup import make_backbone, make_model, stream_order
 from cml_bench.streams.dealing import Rows
@@ -52,6 +54,7 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
     streams: dict[tuple[Benchmark, str], tuple[Rows, bool]] = {}
     blind: dict[tuple[str, str], dict[str, None]] = {}
     backbones: dict[tuple[Benchmark, TrainingConfig], Backbone | GivenFeatures] = {}
+    built: set[tuple[tuple[Benchmark, TrainingConfig], Method]] = set()
     for job in jobs:
         resolved = plan(job)
         sources = load_sources(resolved.benchmark)
@@ -68,7 +71,10 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
             if settings not in backbones:
                 backbones[settings] = make_backbone(resolved, sources)
                 _warn_of_random_features(resolved.training, backbones[settings])
-            make_model(resolved, backbones[settings])
+            if (settings, resolved.method) not in built:
+                # A copy, or a strategy that freezes what it is given would freeze it for the next.
+                make_model(resolved, copy.deepcopy(backbones[settings]))
+                built.add((settings, resolved.method))
             criterion = resolved.criterion(**resolved.criterion_options)
         if not marks_absent and _needs_absent(resolved, criterion):
             blind.setdefault((job.benchmark, resolved.benchmark.regime), {})[job.method] = None

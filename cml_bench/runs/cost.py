@@ -28,7 +28,8 @@ class CostMeter:
         seconds: Phase to seconds.
         peak_memory_mb: Phase to MiB, the resident set of the process.
         peak_gpu_memory_mb: Phase to MiB, the most that torch held of the job's GPU; empty on a CPU.
-        images: Images of all training batches, as often as they came, those from a memory included.
+        images: Images of all training batches, as often as they came; those of a memory where they are joined to the
+            batch, not draws of their own.
         epochs: Epochs trained, those of chunks and of all clients each for itself; see ``tested``.
         footprint: The most that the learner held.
     """

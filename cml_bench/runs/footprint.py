@@ -12,7 +12,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
-from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
+from cml_bench.data.inputs import ImageInputs, InMemoryImages, Inputs, TensorInputs
 from cml_bench.data.pixel_cache import PixelInputs
 from cml_bench.memory.crops import CropMemory
 from cml_bench.memory.pixels import PixelStore
@@ -89,6 +89,8 @@ def image_bytes(inputs: Inputs, rows: Tensor) -> int:
         return 0
     if isinstance(inputs, PixelStore):
         return sum(inputs.copies[row].nbytes for row in rows.tolist())
+    if isinstance(inputs, InMemoryImages):
+        inputs = inputs.images
     if isinstance(inputs, TensorInputs):
         return len(rows) * inputs.table[0].nbytes
     if isinstance(inputs, (ImageInputs, PixelInputs)):

@@ -8,7 +8,7 @@ import torch
 from joblib import cpu_count
 
 from cml_bench.data.cache import default_cache_dir
-from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
+from cml_bench.data.inputs import ImageInputs, InMemoryImages, Inputs, TensorInputs
 from cml_bench.data.pixel_cache import CROP_MARGIN, PixelInputs, cached_pixels
 from cml_bench.data.source import Source
 from cml_bench.models.backbones import Backbone
@@ -73,7 +73,7 @@ def _split_inputs(
     training = kind(size, mean, std, generator, flip=config.flip) if augment else None
     inputs = ImageInputs(source, EvalTransform(size, mean, std), training, config.num_workers or config.threads)
     if training is None and source.image_size is not None and len(source) * 3 * size**2 * 4 <= _IN_MEMORY_BYTES:
-        return TensorInputs(inputs.fetch(torch.arange(len(source)), training=False))
+        return InMemoryImages(inputs)
     return inputs
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
+from cml_bench.files import plain_name
 from cml_bench.options import Pairs, parse_pairs
 from cml_bench.registry import file_digest, find
 from cml_bench.runs.events import Log
@@ -73,8 +73,8 @@ class Job:
     @property
     def slug(self) -> str:
         """Path of the result below the results folder, without suffix; readable, unique by the key."""
-        parts = (_plain(self.method)[:80], _plain(self.class_order)[:40], f"seed{self.seed}", self.key)
-        return f"{_plain(self.benchmark)}/{'__'.join(parts)}"
+        parts = (plain_name(self.method)[:80], plain_name(self.class_order)[:40], f"seed{self.seed}", self.key)
+        return f"{plain_name(self.benchmark)}/{'__'.join(parts)}"
 
 
 def make_jobs(
@@ -158,7 +158,8 @@ def parse_class_orders(text: str) -> list[str]:
 
 def seeds_text(seeds: Iterable[int]) -> str:
     """Return the shortest text that ``parse_seeds`` reads as these, sorted."""
-    numbers = sorted(set(seeds))
+    # A column of a table in which one is missing holds them as fractions.
+    numbers = sorted({int(seed) for seed in seeds})
     if numbers == list(range(len(numbers))):
         return str(len(numbers))
     return ",".join(map(str, numbers)) + ("," if len(numbers) == 1 else "")
@@ -169,7 +170,3 @@ def class_orders_text(class_orders: Iterable[str]) -> str:
     orders = sorted(set(class_orders), key=lambda order: (order != "default", order))
     # A single number would read as a count.
     return ",".join(orders) + ("," if len(orders) == 1 and orders[0].isdigit() else "")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("_.") or "_"

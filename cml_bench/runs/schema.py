@@ -160,8 +160,8 @@ class Cost(_Record):
     )
     images: Count | None = Field(
         None,
-        description="Images of all training batches, as often as they came, those from a memory included; null if not "
-        "measured. By the seconds of `training`: images a second.",
+        description="Images of all training batches, as often as they came; those of a memory where they are joined to "
+        "the batch, not draws of their own. Null if not measured. By the seconds of `training`: images a second.",
     )
     parameters: Parameters | None = Field(None, description="Size of the model.")
     memory: MemoryCost | None = Field(None, description="Stored images; null if not measured; since version 2.")

@@ -29,6 +29,11 @@ def set_label_attributes(experience: DatasetExperience) -> DatasetExperience:
     return experience
 
 
+def begins_experience(experience: DatasetExperience) -> bool:
+    """Return whether an experience is whole, or the first chunk of one in an online stream."""
+    return bool(getattr(experience, "is_first_subexp", True))
+
+
 def ends_experience(experience: DatasetExperience) -> bool:
     """Return whether an experience is whole, or the last chunk of one in an online stream."""
     return bool(getattr(experience, "is_last_subexp", True))
@@ -43,7 +48,7 @@ class _TimelineStream:
     def __iter__(self) -> Iterator[CLExperience]:
         position = 0
         for experience in self.stream:
-            position = 1 if getattr(experience, "is_first_subexp", True) else position + 1
+            position = 1 if begins_experience(experience) else position + 1
             # Avalanche 0.6.0 leaves the mark out where the size of the chunks divides the experience.
             if position == getattr(experience, "sub_stream_length", None):
                 experience.is_last_subexp = True

@@ -17,6 +17,7 @@ from cml_bench.runs.benchmark import Benchmark, BenchmarkMeta, load_benchmark
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.plan import plan_method
 from cml_bench.streams.scenario import MultiLabelScenario
+from cml_bench.streams.timeline import ends_experience
 from cml_bench.testing.case import PlugInCase
 from cml_bench.testing.outcome import (
     CheckOutcome,
@@ -161,13 +162,15 @@ def _counts_as_declared(case: BenchmarkCase) -> str:
 def _labels_in_scope(case: BenchmarkCase) -> str:
     """An experience has columns for the labels seen, one of four states each, and test labels are fully known."""
     scenario = case.scenario
-    for t, (experience, width) in enumerate(zip(scenario.train_stream, scenario.n_seen, strict=False)):
-        labels = experience.dataset.labels.data
+    t = 0
+    for experience in scenario.train_stream:
+        labels, width = experience.dataset.labels.data, scenario.n_seen[t]
         require(labels.shape[1] == width, f"experience {t} has {labels.shape[1]} label columns, but {width} are seen")
         least, most = int(labels.min()), int(labels.max())
         require(least >= OUT_OF_SCOPE and most <= PRESENT, f"labels of experience {t} go from {least} to {most}")
         asked = bool((labels[:, experience.dataset.labels.first_new :] > OUT_OF_SCOPE).any())
         require(asked, f"nobody was asked for the new labels of experience {t}")
+        t += ends_experience(experience)
     states = set(np.unique(scenario.splits["test"].truth).tolist())
     require(states <= {ABSENT, PRESENT}, f"test labels have the states {sorted(states)}: they are to be fully known")
     return "columns are the labels seen, test labels are known"

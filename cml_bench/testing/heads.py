@@ -24,6 +24,7 @@ from cml_bench.testing.outcome import (
     declared,
     named,
     require,
+    require_above_chance,
     require_docstring,
     require_exemptions,
     require_literals,
@@ -36,7 +37,6 @@ NAMES = ("ant", "bee", "cat", "dog", "elk", "fox")
 _OLD = 2
 _BATCH = 5
 _ROUNDING = 1e-5
-_ABOVE_CHANCE = 0.2
 _STEPS = 60
 
 _LAYOUTS = {"map": (WIDTH, 2, 3), "tokens": (6, WIDTH), "vector": (WIDTH,)}
@@ -255,9 +255,7 @@ def _learns(case: HeadCase) -> str:
         scores = head.eval()(test_maps).logits.detach().numpy()
     reached = float(np.mean(average_precision(scores, test_labels.numpy())))
     chance = float((test_labels == PRESENT).float().mean())
-    detail = f"mAP {reached:.3f}, by chance {chance:.3f}"
-    require(reached >= chance + _ABOVE_CHANCE, f"{detail}: at least {chance + _ABOVE_CHANCE:.3f} is expected")
-    return detail
+    return require_above_chance("mAP", reached, chance)
 
 
 def _toy_maps(split: str) -> tuple[Tensor, Tensor]:

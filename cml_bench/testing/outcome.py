@@ -66,6 +66,16 @@ def require(holds: bool, otherwise: str) -> None:
         raise BrokenRuleError(otherwise)
 
 
+_ABOVE_CHANCE = 0.2
+
+
+def require_above_chance(what: str, reached: float, chance: float) -> str:
+    """Demand that a figure is well above what guessing reaches; return both."""
+    detail = f"{what} {reached:.3f}, by chance {chance:.3f}"
+    require(reached >= chance + _ABOVE_CHANCE, f"{detail}: at least {chance + _ABOVE_CHANCE:.3f} is expected")
+    return detail
+
+
 def named(*checks: Callable[[CaseT], str]) -> dict[str, Callable[[CaseT], str]]:
     """Return checks by the names of their functions."""
     return {check.__name__.removeprefix("_"): check for check in checks}

@@ -29,13 +29,12 @@ from cml_bench.runs.plan import Plan
 from cml_bench.runs.setup import build_model
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.scenario import MultiLabelScenario
-from cml_bench.testing.outcome import require
+from cml_bench.testing.outcome import require, require_above_chance
 from cml_bench.testing.toy import annotated_so_far, toy_backbone, toy_scenario
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.template import SafePoint
 
-_ABOVE_CHANCE = 0.2
 _STEPS = 7
 """Steps of an experience after which it is interrupted: within its second epoch or, online, its seventh chunk."""
 
@@ -249,6 +248,4 @@ def require_learnt(trial: Trial) -> str:
         found.append(average_precision(logits[:, first:end].numpy(), truth[:, first:end]).mean())
         first = end
     reached, chance = float(np.mean(found)), float((truth == PRESENT).mean())
-    detail = f"mAP of the labels just learnt {reached:.3f}, by chance {chance:.3f}"
-    require(reached >= chance + _ABOVE_CHANCE, f"{detail}: at least {chance + _ABOVE_CHANCE:.3f} is expected")
-    return detail
+    return require_above_chance("mAP of the labels just learnt", reached, chance)

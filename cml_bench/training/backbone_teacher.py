@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import Head
-from cml_bench.models.layout import Features
 from cml_bench.models.model import MultiLabelModel
+from cml_bench.training.backbone_listener import BackboneListener, full
 from cml_bench.training.strategy import Strategy
 from cml_bench.training.teacher import TeacherPlugin
 
@@ -36,7 +35,7 @@ class BackboneDistillation(Strategy):
         return super().build_model(backbone, head)
 
 
-class BackboneTeacherPlugin(TeacherPlugin, ABC):
+class BackboneTeacherPlugin(BackboneListener, TeacherPlugin, ABC):
     """Adds a distance between what the backbone and the old backbone return for the same batch.
 
     The old backbone runs in evaluation mode, the new one as it trains: with batch norm there is a distance even where
@@ -46,36 +45,26 @@ class BackboneTeacherPlugin(TeacherPlugin, ABC):
 
     def __init__(self) -> None:
         super().__init__(answers=False)
-        self._seen: Features | None = None
-        self._hook: RemovableHandle | None = None
 
     @abstractmethod
     def distance(self, now: Any, before: Any, strategy: Any) -> Tensor:
         """Return the loss of the backbone's features, (B, D, ...) or several maps, given those of the old one."""
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Listen to the backbone for a step; for longer, and a learner could not be stored between steps."""
+        """Listen to the backbone, once there is an old one to compare it with."""
         if self.teacher is not None:
-            self._hook = strategy.model.backbone.register_forward_hook(self._see)
-
-    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Features) -> None:
-        self._seen = output
-
-    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Stop listening."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+            super().before_forward(strategy, **kwargs)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distance to the old features."""
         if self.teacher is None:
             return
-        with torch.no_grad():
-            before = self.teacher.backbone(strategy.mb_x)
-        assert self._seen is not None
+        x = strategy.mb_x
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.teacher.bf16):
+            before = full(self.teacher.backbone(x))
+        assert self.seen is not None
         # A criterion that compares views has had a second one of each image read after the first.
-        n = len(strategy.mb_x)
-        seen = tuple(level[:n] for level in self._seen) if isinstance(self._seen, tuple) else self._seen[:n]
+        n = len(x)
+        seen = tuple(level[:n] for level in self.seen) if isinstance(self.seen, tuple) else self.seen[:n]
         strategy.loss += self.distance(seen, before, strategy)
-        self._seen = None
+        self.seen = None

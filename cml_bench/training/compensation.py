@@ -11,6 +11,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from cml_bench.labels import ABSENT, PRESENT
+from cml_bench.models.heads.head import HeadOutput
 
 
 class CompensationPlugin(SupervisedPlugin):
@@ -38,12 +39,16 @@ class CompensationPlugin(SupervisedPlugin):
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Hand the criterion logits whose gradient is weighted."""
         if len(self.starts) > 1:
-            output = strategy.head_output
-            weights = compensation(output.logits.detach().sigmoid(), strategy.mb_y, self.starts)
-            weighted = output.logits.clone()
-            if weighted.requires_grad:
-                weighted.register_hook(lambda gradient: gradient * weights)
-            strategy.head_output = output._replace(logits=weighted)
+            strategy.head_output = self._weighted(strategy.head_output, strategy.mb_y)
+            strategy.second_view = strategy.second_view and self._weighted(strategy.second_view, strategy.mb_y)
+
+    def _weighted(self, output: HeadOutput, labels: Tensor) -> HeadOutput:
+        """Return what is said, each reading with weights of its own."""
+        weights = compensation(output.logits.detach().sigmoid(), labels, self.starts)
+        weighted = output.logits.clone()
+        if weighted.requires_grad:
+            weighted.register_hook(lambda gradient: gradient * weights)
+        return output._replace(logits=weighted, companion=output.companion and self._weighted(output.companion, labels))
 
 
 def compensation(scores: Tensor, labels: Tensor, starts: Sequence[int]) -> Tensor:

@@ -15,8 +15,8 @@ class FreezePlugin(SupervisedPlugin):
 
     Parameters that are born later, the rows of new labels, train in the experience that brings them. Optimisers skip
     parameters without a gradient, so neither momentum nor weight decay moves a frozen one. A backbone that is frozen
-    altogether is kept in evaluation mode (Avalanche's ``freeze_everything`` sets that once, and the next
-    ``model.train()`` undoes it, after which batch-norm statistics drift).
+    altogether is kept in evaluation mode, and so is frozen batch norm (Avalanche's ``freeze_everything`` sets that
+    once, and the next ``model.train()`` undoes it, after which batch-norm statistics drift).
 
     Args:
         part: The model or a module of it.
@@ -27,10 +27,13 @@ class FreezePlugin(SupervisedPlugin):
         self.part = part
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep a frozen backbone's statistics."""
+        """Keep the statistics of a frozen backbone, and of frozen batch norm elsewhere."""
         backbone = strategy.model.backbone
         if not any(parameter.requires_grad for parameter in backbone.parameters()):
             backbone.eval()
+        for layer in self.part.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine and not layer.weight.requires_grad:
+                layer.eval()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze."""

@@ -9,8 +9,8 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from cml_bench.streams.dataset import MultiLabelDataset, merge
-from cml_bench.streams.timeline import ends_experience
+from cml_bench.streams.dataset import MultiLabelDataset
+from cml_bench.training.chunks import Chunks
 from cml_bench.training.importance import Importance
 
 
@@ -53,16 +53,15 @@ class ImportancePenalty(QuadraticPenalty, ABC):
 
     def __init__(self, strength: float) -> None:
         super().__init__(strength)
-        self.chunks: list[MultiLabelDataset] = []
+        self.chunks = Chunks()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Measure what the experience's images say, without augmentation, and take it in."""
         if not self.strength:
             return
-        self.chunks.append(strategy.experience.dataset)
-        if ends_experience(strategy.experience):
-            dataset, self.chunks = merge(self.chunks).eval(), []
-            self.consolidate(strategy.model, self.measure(strategy, dataset))
+        whole = self.chunks.add(strategy.experience)
+        if whole is not None:
+            self.consolidate(strategy.model, self.measure(strategy, whole.eval()))
 
     @abstractmethod
     def measure(self, strategy: Any, dataset: MultiLabelDataset) -> Importance:

@@ -14,6 +14,7 @@ from cml_bench.labels import ABSENT, PRESENT, is_known
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
+from cml_bench.streams.timeline import begins_experience
 from cml_bench.training.shown_labels import ShownLabelsPlugin
 from cml_bench.training.teacher import TeacherPlugin
 
@@ -22,6 +23,9 @@ Kappa = PositiveFloat | Literal["estimated"]
 
 Below = Literal["unknown", "zero"]
 """An option: whether what a threshold does not make present stays unknown or becomes absent."""
+
+BELOW: dict[Below, float] = {"unknown": -math.inf, "zero": math.inf}
+"""Score under which an entry that is not present is absent."""
 
 _STEP, _TOLERANCE, _LOWEST, _HIGHEST = 0.005, 0.1, 0.0001, 0.999999
 _WINDOW = 1000
@@ -163,7 +167,7 @@ class PseudoLabelPlugin(ShownLabelsPlugin, TeacherPlugin):
         if self.count and self.n_old:
             loader = BatchLoader(strategy.experience.dataset.eval(), strategy.eval_mb_size)
             scores = [self.teach(batch[0].to(strategy.device)).logits.sigmoid().cpu() for batch in loader]
-            first_chunk = getattr(strategy.experience, "is_first_subexp", True)
+            first_chunk = begins_experience(strategy.experience)
             self.above = self.count.update(torch.cat(scores), first_chunk=first_chunk)
 
     def shown(self, strategy: Any) -> Tensor | None:

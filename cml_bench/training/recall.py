@@ -11,8 +11,7 @@ from torch.special import entr
 
 from cml_bench.labels import PRESENT
 from cml_bench.models.reading import read_logits
-from cml_bench.streams.dataset import MultiLabelDataset, merge
-from cml_bench.streams.timeline import ends_experience
+from cml_bench.training.chunks import Chunks
 from cml_bench.training.pseudo_labels import Filled, PseudoLabelPlugin, fill
 
 
@@ -78,7 +77,7 @@ class RecallPlugin(PseudoLabelPlugin):
         super().__init__(1.0, below)
         self.by_entropy = by_entropy
         self.recall = Recall()
-        self.chunks: list[MultiLabelDataset] = []
+        self.chunks = Chunks()
 
     def fill(self, labels: Tensor, scores: Tensor) -> Filled:
         """Return (B, n) four-state labels completed by the (B, m) probabilities of the old labels."""
@@ -87,8 +86,7 @@ class RecallPlugin(PseudoLabelPlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Copy the model, and measure it on the experience."""
         super().after_training_exp(strategy, **kwargs)
-        self.chunks.append(strategy.experience.dataset)
-        if ends_experience(strategy.experience):
-            dataset, self.chunks = merge(self.chunks), []
-            logits = read_logits(strategy.model, dataset, strategy.eval_mb_size, strategy.device)
-            self.recall.refresh(dataset.labels.data.to(logits.device), logits.sigmoid())
+        whole = self.chunks.add(strategy.experience)
+        if whole is not None:
+            logits = read_logits(strategy.model, whole, strategy.eval_mb_size, strategy.device)
+            self.recall.refresh(whole.labels.data.to(logits.device), logits.sigmoid())

@@ -65,12 +65,12 @@ class ReferenceGradientPlugin(SupervisedPlugin, ABC):
         """Return the gradient (P,) of the criterion on images of the memory.
 
         Batches are weighted by their known entries, so how many there are makes no difference to a criterion that is a
-        mean over known entries.
+        mean over known entries. One without any counts as one entry: a criterion may learn from open ones.
         """
         parameters = trainable(strategy.model)
         total, entries = torch.zeros(sum(p.numel() for p in parameters), device=strategy.device), 0
         for batch in batches:
-            known = int(is_known(batch[1]).sum())
+            known = max(1, int(is_known(batch[1]).sum()))
             output = strategy.model.head_output(batch[0].to(strategy.device))
             labels, epoch = batch[1].to(strategy.device), strategy.clock.train_exp_epochs
             loss = strategy._criterion(output, labels, batch.sample_id, epoch)

@@ -194,6 +194,13 @@ class MultiLabelTemplate(SupervisedTemplate):
                 f"{type(self._criterion).__name__} returned a loss of shape {tuple(loss.shape)}: return one number, "
                 "the mean over known entries, say"
             )
+        if self.is_training and not loss.requires_grad:
+            parts = [*self.model.parameters(), *self._criterion.parameters()]
+            if not any(parameter.requires_grad for parameter in parts):
+                raise CmlBenchError(
+                    "nothing is left to train: the strategy froze all that the model has, and the head has nothing of "
+                    "its own for new labels; take another head or strategy"
+                )
         return loss
 
     def model_adaptation(self, model: Any = None) -> Any:

@@ -353,3 +353,8 @@ def test_patches_that_nothing_judges_are_refused(small_jobs: Any) -> None:
     with pytest.raises(CmlBenchError, match="er_ace tells it of logits alone: take wrap=pat_inference"):
         run_job(refused)
     run_job(allowed)
+
+
+def test_frozen_rows_are_frozen_in_the_heads_for_patches_too() -> None:
+    model = try_out(StrategyCase("freeze_old_rows wrap=pat epochs=1").plan).learner.model
+    assert not any(parameter.requires_grad for parameter in model.wrapper.parameters())

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import cml_bench
 from cml_bench.errors import CmlBenchError
+from cml_bench.report.formats.csv import to_csv
 from cml_bench.report.formats.grid import make_grid
+from cml_bench.report.stored.collect import collect
 from cml_bench.report.tables.compare import compare
 
 
@@ -232,3 +234,18 @@ def test_a_bare_metric_is_taken_for_the_last_one(frame_of: Any, grid_of: Any, na
     frame = frame_of(*grid_of(2, 1, er=0.5)).assign(**{"last_cf1_macro@0.5": 0.1, "avg_cf1_macro@0.8": 0.1})
     with pytest.raises(CmlBenchError, match=f"did you mean '{meant}'"):
         compare(frame, [name])
+
+
+@pytest.mark.parametrize("columns", ["benchmark", "class_order", "metric"])
+def test_a_configuration_of_which_nothing_finished_leaves_the_others_their_tables(
+    stored_runs: Any, as_failed: Any, tmp_path: Path, columns: str
+) -> None:
+    def fail(result: dict[str, Any]) -> None:
+        if result["job"]["benchmark"] == "broken":
+            kept = as_failed(result, "no such file")
+            result.clear()
+            result.update(kept)
+
+    runs = stored_runs(tmp_path / "runs", ["er", "naive"], benchmarks=("digits", "broken"), change=fail)
+    table = compare(collect(runs), ["last_map"], columns=columns)
+    assert to_csv(table).count("\n") > 2

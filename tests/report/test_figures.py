@@ -302,3 +302,13 @@ def test_names_of_methods_are_names(drawing_section: Make, draw: Any) -> None:
         text = draw(section, found).inline("x")
     assert "$\\frac{a}${label}&lt;script&gt;" in text
     assert "<script>" not in text
+
+
+def test_what_no_result_holds_is_told_in_place_of_a_picture(drawing_section: Any) -> None:
+    def without(result: dict[str, Any]) -> None:
+        result["metrics"]["per_label_ap"] = {}
+        result["metrics"]["per_experience"] = []
+
+    _, lacking = draw_all(drawing_section(["er", "naive"], change=without))
+    assert "mAP over experiences is not drawn: no result holds it." in lacking
+    assert "Average precision of labels is not drawn: no result holds it." in lacking

@@ -93,3 +93,11 @@ def test_rows_of_a_figure_have_no_columns_to_choose(runs: Path, tmp_path: Path, 
     code, _, err = run("--output", str(tmp_path / "all.xlsx"))
     assert code
     assert "all.csv" in "".join(err.split())
+
+
+def test_an_option_that_is_called_like_a_column_stands_beside_it(store: Any, change: Any, tmp_path: Path) -> None:
+    store(tmp_path)
+    change(store(tmp_path, seed=1), "job", "benchmark_options", to={"class_order": "alphabetical"})
+    rows = export_jobs(tmp_path)
+    assert set(rows["class_order"]) == {"default"}
+    assert sorted(rows["option class_order"].dropna()) == ["alphabetical"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.stored.collect import collect
+from cml_bench.report.stored.collect import collect, without_conflicts
 from cml_bench.runs.merge import Merged, merge_results
 
 
@@ -147,3 +147,13 @@ def test_a_full_disk_leaves_everything_as_it_was(
     assert into.exists() == existing
     assert into.parent.exists() == existing
     assert merge_results([tmp_path / "a"], into).added == 3
+
+
+def test_of_three_results_of_a_job_those_are_named_that_differ(store: Any, change: Any, tmp_path: Path) -> None:
+    paths = [store(tmp_path / name) for name in "abc"]
+    change(paths[2], "metrics", "summary", "last_map", to=0.25)
+    frame = without_conflicts(collect([tmp_path / name for name in "abc"]))
+    told = dict(zip(frame["path"], frame["error"], strict=True))
+    for one in paths[:2]:
+        assert str(paths[2]) in told[str(one)]
+    assert "0.25 against" in told[str(paths[2])]

@@ -18,6 +18,7 @@ from cml_bench import compare
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.stored.collect import collect
 from cml_bench.report.stored.export import export_results
+from cml_bench.report.stored.history import read_history
 from cml_bench.report.stored.terminal import list_results, page
 from cml_bench.report.stored.verify import verify_results
 from cml_bench.runs import schema
@@ -327,3 +328,9 @@ def test_two_results_of_one_job_are_both_set_apart(store: Any, change: Any, tmp_
     assert len(table.unreadable) == 2
     assert table.benchmarks[0].rows["n"].tolist() == [1]
     assert len(compare([tmp_path / "a", tmp_path / "b"]).unreadable) == 2
+
+
+def test_a_failed_job_has_no_history(store: Any, tmp_path: Path) -> None:
+    path = store(tmp_path, status="failed", error="NaN loss", metrics=None)
+    with pytest.raises(CmlBenchError, match="is the result of a job that failed: run it again"):
+        read_history(path)

@@ -57,6 +57,18 @@ def test_bytes_of_images() -> None:
     assert image_bytes(varying, rows[:0]) == 0
 
 
+def test_stored_images_weigh_as_much_whether_or_not_they_are_augmented(small_jobs: Any) -> None:
+    """Small ones that are not are held as float32 tensors while the job runs: that is no memory of the method's."""
+    jobs = [
+        job
+        for augment in ("true", "false")
+        for job in small_jobs(["er memory_size=10", "er memory_size=10 store=pixels"], augment=augment)
+    ]
+    weighed = [run_job(job).result["cost"]["memory"] for job in jobs]
+    assert all(memory == weighed[0] for memory in weighed)
+    assert 10 * 3 * 32 * 32 < weighed[0]["bytes"] < 1.1 * 10 * 3 * 32 * 32
+
+
 def test_copies_weigh_what_the_source_says(tiny_scenario: Any) -> None:
     dataset = next(iter(tiny_scenario().train_stream)).dataset
     buffer = ReservoirBuffer(5, torch.Generator().manual_seed(0))
@@ -64,10 +76,11 @@ def test_copies_weigh_what_the_source_says(tiny_scenario: Any) -> None:
     found = look_at_memories([learner(buffer)])
     copies = PixelStore(dataset.inputs)
     kept = copies.keep(buffer.buffer)
+    copied = sum(copy.nbytes for copy in copies.copies.values())
     assert found["stored_images"] == 5
     labels = buffer.buffer.labels.data
-    assert found["memory_bytes"] == copies.nbytes + labels.nbytes + 5 * 8
-    assert image_bytes(copies, kept.sample_ids.data) == copies.nbytes
+    assert found["memory_bytes"] == copied + labels.nbytes + 5 * 8
+    assert image_bytes(copies, kept.sample_ids.data) == copied
     twice = look_at_memories([learner(buffer, buffer), learner(buffer)])
     assert twice == found, "one memory that several plugins hold is one memory"
     other = ReservoirBuffer(3, torch.Generator().manual_seed(0))

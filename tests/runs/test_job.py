@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
+from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, seeds_text
 from cml_bench.runs.method import parse_method
 
 
@@ -143,3 +143,8 @@ def test_the_canonical_text_reads_back_to_the_same_method(options: dict[str, str
 def test_bad_methods(text: str) -> None:
     with pytest.raises(CmlBenchError):
         parse_method(text)
+
+
+def test_seeds_of_a_table_with_gaps_are_written_as_numbers() -> None:
+    assert seeds_text([1.0, 2.0, 2.0]) == "1,2"  # type: ignore[list-item]
+    assert list(parse_seeds(seeds_text([7.0]))) == [7]  # type: ignore[list-item]

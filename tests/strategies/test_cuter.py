@@ -256,3 +256,8 @@ def test_needs_images_and_a_map() -> None:
         CUTER().build_model(vector, LinearHead(3))
     with pytest.raises(CmlBenchError, match="the model reads several maps: take another head"):
         CUTER().build_model(nn.Identity(), load("heads", "hsvlt")((8, 16)))
+
+
+def test_the_regulariser_reads_full_numbers() -> None:
+    """Of short ones torch takes no singular values."""
+    assert len(trial("cuter memory_size=0 low_rank=0.1 precision=bf16", epochs=1).logits) == 3

@@ -93,8 +93,8 @@ def test_of_a_pyramid_the_first_view_of_the_coarsest_map_is_distilled() -> None:
     """Two views of three images, in levels of two sizes."""
     fine, coarse, old = torch.rand(6, 2, 4, 4), torch.rand(6, 5, 2, 2), torch.rand(3, 5, 2, 2)
     plugin = FeatureDistillation(weight=2.0).plugins(None)[0]
-    plugin.teacher = SimpleNamespace(backbone=lambda images: (fine[:3], old))
-    plugin._see(None, (), (fine, coarse))
+    plugin.teacher = SimpleNamespace(backbone=lambda images: (fine[:3], old), bf16=False)
+    plugin._hear(None, (), (fine, coarse))
     strategy = SimpleNamespace(mb_x=torch.zeros(3, 3, 8, 8), loss=torch.zeros(()))
     plugin.before_backward(strategy)
     now, before = coarse[:3].mean((2, 3)), old.mean((2, 3))
@@ -106,7 +106,7 @@ def test_nothing_listens_between_experiences(tiny_scenario: Any, learn: Any, on_
     plugin = learnt.plugins[0]
     for model in (learnt.model, plugin.teacher):
         assert not model.backbone._forward_hooks
-    assert plugin._seen is None
+    assert plugin.seen is None
     assert all(torch.equal(value, learnt.state()[name]) for name, value in plugin.teacher.state_dict().items())
 
 

@@ -10,8 +10,12 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.utils import freeze_everything
 from torch import Tensor, nn
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.registry import load
+from cml_bench.runs.setup import make_learner
+from cml_bench.testing.strategies import StrategyCase
+from cml_bench.testing.trial import try_out
 
 Naive, Frozen, FreezeOldRows, LinearProbe = (
     load("strategies", name) for name in ("naive", "frozen", "freeze_old_rows", "linear_probe")
@@ -111,3 +115,37 @@ def test_upstreams_freezing_does_not_survive_training_mode() -> None:
     model(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
     assert not any(p.requires_grad for p in model.parameters())
     assert int(model[1].num_batches_tracked) == 1
+
+
+class Statistics(SupervisedPlugin):
+    """Notes the batch-norm statistics of the head at the end of each experience."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means: list[torch.Tensor] = []
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        state = strategy.model.head.state_dict()
+        self.means.append(torch.cat([value.flatten() for name, value in state.items() if "running" in name]))
+
+
+def test_frozen_batch_norm_of_a_head_keeps_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(spec: str) -> list[torch.Tensor]:
+        watcher = Statistics()
+        monkeypatch.setattr(
+            "cml_bench.runs.learn.make_learner", lambda plan, run, extra: make_learner(plan, run, [*extra, watcher])
+        )
+        try_out(StrategyCase(spec).plan)
+        return watcher.means
+
+    first, second, third = end("frozen head=csc")
+    assert len(first)
+    assert torch.equal(first, second)
+    assert torch.equal(second, third)
+    first, second, _ = end("naive head=csc")
+    assert not torch.equal(first, second)
+
+
+def test_a_head_without_rows_of_its_own_has_nothing_left_to_train() -> None:
+    with pytest.raises(CmlBenchError, match="nothing is left to train: the strategy froze all that the model has"):
+        try_out(StrategyCase("frozen head=hp_dval").plan)

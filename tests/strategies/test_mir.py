@@ -13,6 +13,7 @@ from avalanche.training.plugins import MIRPlugin as UpstreamMIR
 from torch import nn
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.bce import BCE
 from cml_bench.registry import entries, load
 
@@ -37,6 +38,15 @@ def test_an_image_without_a_known_label_comes_last() -> None:
     harm = interference(BCE(), torch.zeros(3, 2), torch.ones(3, 2), labels)
     assert harm[[0, 2]].tolist() == [-torch.inf] * 2
     assert harm[1] < 0
+
+
+def test_open_labels_count_where_the_criterion_learns_from_them() -> None:
+    """Taken for absent, they make the first image the one that a step harms most."""
+    labels = torch.tensor([[-1, -1], [1, 0], [-2, -2]])
+    now, then = torch.zeros(3, 2), torch.tensor([[2.0, 2.0], [-0.1, 0.1], [3.0, 3.0]])
+    harm = interference(AssumeNegative("bce"), now, then, labels)
+    assert int(harm.argmax()) == 0
+    assert harm[2] == -torch.inf
 
 
 @pytest.mark.parametrize(

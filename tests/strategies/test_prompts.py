@@ -262,3 +262,9 @@ def test_runs_on_images(method: str, small_jobs: Any) -> None:
 def test_what_cannot_run_is_refused_before_anything_runs(method: str, sentence: str) -> None:
     with pytest.raises(CmlBenchError, match=sentence):
         check_jobs(make_jobs(["digits"], [method], ["default"], [0], ["n_train=40", "n_test=40"]))
+
+
+@pytest.mark.parametrize("methods", [("l2p", "feature_distillation"), ("feature_distillation", "l2p")])
+def test_a_sweep_is_checked_whatever_the_order_of_its_methods(small_jobs: Any, methods: tuple[str, ...]) -> None:
+    """What one freezes of a backbone that jobs share is not frozen for the next."""
+    check_jobs(small_jobs([f"{method} {SMALL_VIT}" for method in methods]))

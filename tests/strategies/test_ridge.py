@@ -22,7 +22,9 @@ from cml_bench.registry import load
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 
 Ridge = load("strategies", "ridge")
-RidgePlugin, write = (load("strategies", f"cml_bench.strategies.ridge:{name}") for name in ("RidgePlugin", "write"))
+RidgePlugin, choose_penalty, write = (
+    load("strategies", f"cml_bench.strategies.ridge:{name}") for name in ("RidgePlugin", "choose_penalty", "write")
+)
 
 D = 3
 
@@ -122,6 +124,19 @@ def test_a_label_that_was_never_annotated_says_nothing() -> None:
     _, model = feed(np.eye(D), [(range(D), [[1, -2], [0, -1], [1, -2]])])
     with torch.no_grad():
         assert model(torch.ones(2, D))[:, 1].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("images", [[[0.3, -2.0, 1.0]], [[0.3, -2.0, 1.0]] * 3, [[0.0, 0.0, 0.0]] * 2])
+def test_a_label_whose_images_are_all_alike_says_what_they_say(images: list[list[float]]) -> None:
+    """Nothing varies, so there is no penalty to choose; the intercept alone tells: present."""
+    gram, moment = (torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64))
+    for image in images:
+        row = torch.tensor([*image, 1.0], dtype=torch.float64)
+        gram, moment = gram + torch.outer(row, row), moment + row[:, None]
+    unit = torch.eye(4, dtype=torch.float64)
+    unit[-1, -1] = 0
+    found = torch.linalg.solve(gram + choose_penalty(gram, moment) * unit, moment)
+    assert torch.allclose(found[:, 0], torch.tensor([0.0, 0, 0, 1], dtype=torch.float64), atol=1e-5)
 
 
 def test_a_head_without_rows_is_refused() -> None:

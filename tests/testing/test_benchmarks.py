@@ -163,3 +163,8 @@ def test_specifications() -> None:
         check("benchmark:digits n_trian=3")
     with pytest.raises(CmlBenchError, match="fails 1 of"):
         check_benchmark(Miscounts)
+
+
+def test_chunks_of_an_online_stream_are_one_experience() -> None:
+    found = outcomes("digits n_train=60 n_test=60 online_chunk=20")
+    assert found["labels_in_scope"].status == "passed"

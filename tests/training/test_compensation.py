@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cml_bench.losses.asl import ASL
+from cml_bench.models.heads.head import HeadOutput
 from cml_bench.registry import load
-from cml_bench.training.compensation import compensation
+from cml_bench.training.compensation import CompensationPlugin, compensation
 
 PseudoLabel, Naive = load("strategies", "pseudo_label"), load("strategies", "naive")
 
@@ -90,3 +92,19 @@ def test_a_single_experience_is_naive(tiny_scenario: Any, learn: Any) -> None:
     whole, parts = tiny_scenario(base=6), tiny_scenario()
     assert same(learn(strategy, whole, criterion=ASL()), learn(Naive(), whole, criterion=ASL()))
     assert not same(learn(strategy, parts, criterion=ASL()), learn(Naive(), parts, criterion=ASL()))
+
+
+def test_every_reading_is_weighted_by_its_own_errors() -> None:
+    """Of three readings each gets the gradient of its own weights: the whole image, its patches, a second view."""
+    plugin = CompensationPlugin()
+    plugin.starts = [0, 2]
+    labels = torch.tensor([[1, 0, 1], [0, 1, 0]], dtype=torch.int8)
+    said = [torch.randn(2, 3, generator=torch.Generator().manual_seed(seed), requires_grad=True) for seed in range(3)]
+    first, companion, second = (HeadOutput(logits, logits) for logits in said)
+    step = SimpleNamespace(head_output=first._replace(companion=companion), second_view=second, mb_y=labels)
+    plugin.after_forward(step)
+    readings = [step.head_output.logits, step.head_output.companion.logits, step.second_view.logits]
+    sum(reading.sum() for reading in readings).backward()
+    for logits in said:
+        assert torch.allclose(logits.grad, compensation(logits.detach().sigmoid(), labels, [0, 2]))
+        assert not bool((logits.grad == 1).all())

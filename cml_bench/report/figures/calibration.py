@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, is_known
@@ -92,7 +93,7 @@ def binned(logits: npt.NDArray[Any], truth: npt.NDArray[np.int8]) -> npt.NDArray
         truth: (N, n) true labels; pairs that nobody knows do not count.
     """
     known = is_known(truth)
-    probability = 1 / (1 + np.exp(-logits[known].astype(np.float64)))
+    probability = expit(logits[known].astype(np.float64))
     place = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
     weights = (None, probability, truth[known] == PRESENT)
     return np.stack([np.bincount(place, weights=weight, minlength=BINS).astype(np.float64) for weight in weights])

@@ -14,9 +14,11 @@ from cml_bench.report.figures.wording import also_grey, interval_words, percent_
 from cml_bench.report.statistics.estimates import estimates
 
 
-def draw(section: Section) -> Picture:
-    """Draw how mAP develops: one line a method, a band where the mean of its jobs lies."""
+def draw(section: Section) -> Picture | None:
+    """Draw how mAP develops: one line a method, a band where the mean of its jobs lies. None if no result holds it."""
     data = _data(section)
+    if data.empty:
+        return None
     figure, axes = blank()
     lowest = percent_axis(axes, "y", data["map"])
     ends = []

@@ -28,7 +28,7 @@ def draw_all(section: Section) -> tuple[list[Picture], list[str]]:
             pictures.append(picture)
 
     with drawing():
-        keep(lambda: experiences.draw(section), "")
+        keep(lambda: experiences.draw(section), "mAP over experiences is not drawn: no result holds it.")
         keep(
             lambda: retention.draw(section),
             "Plasticity and forgetting are not drawn: they need two experiences whose labels have positives.",

@@ -39,11 +39,16 @@ _DARK: Final = 0.5
 Values = npt.NDArray[np.float64]
 
 
-def draw(section: Section) -> Picture:
-    """Draw average precision as colour, a map a method: labels in order of arrival down, experiences across."""
+def draw(section: Section) -> Picture | None:
+    """Draw average precision as colour, a map a method: labels in order of arrival down, experiences across.
+
+    None if no result holds it.
+    """
     order = first_order(section.runs)
     maps, names, n_seen = _maps(section, order)
     shown = [look for look in section.looks.values() if look.shown and look.method in maps]
+    if not shown or not names:
+        return None
     figure = _drawn(shown, maps, names if len(names) <= _NAMED else (), n_seen)
     lacking = [look.name for look in section.looks.values() if look.shown and look.method not in maps]
     caption = sentences(

@@ -184,11 +184,6 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def plain(text: str) -> str:
-    """Return what a file may be called after a text."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.") or "_"
-
-
 def _words(method: str, loss: str) -> list[str]:
     """Return a specification's words, with what tables call the criterion in the place of those that describe it."""
     strategy, *options = printable(method).split() or ["?"]

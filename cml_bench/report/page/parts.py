@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cml_bench.files import plain_name
 from cml_bench.report.figures.files import FigureFiles
 from cml_bench.report.figures.gallery import draw_all, draw_overall
 from cml_bench.report.figures.glyphs import glyph
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.section import Section
-from cml_bench.report.figures.style import plain
 from cml_bench.report.formats.grid import Grid, make_grid
 from cml_bench.report.page.reproduce import reproducing_command
 from cml_bench.report.page.summary import Summary, summarize
@@ -120,6 +120,6 @@ def _plate(picture: Picture, part: str, files: FigureFiles) -> Plate:
 
 def _identities(sections: Sequence[Section]) -> list[str]:
     """Return a name for each section that is good for an address and a folder: its benchmark, numbered if repeated."""
-    names = [plain(section.table.benchmark) for section in sections]
+    names = [plain_name(section.table.benchmark) for section in sections]
     repeated = {name for name, count in Counter([OVERALL, *map(str.lower, names)]).items() if count > 1}
     return [f"{name}_{i + 1}" if name.lower() in repeated else name for i, name in enumerate(names)]

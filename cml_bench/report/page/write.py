@@ -96,7 +96,7 @@ def _failed(frame: pd.DataFrame) -> list[dict[str, str]]:
             "benchmark": str(row.benchmark),
             "method": str(row.method),
             "class_order": str(row.class_order),
-            "seed": f"{row.seed:g}",
+            "seed": f"{row.seed:.0f}",
             "error": str(row.error),
             "file": str(row.path),
         }

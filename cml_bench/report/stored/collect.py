@@ -121,7 +121,8 @@ def without_conflicts(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         name = str(differing.idxmax())
         for (index, path), value in zip(jobs["path"].items(), jobs[name], strict=True):
-            other = jobs[jobs["path"] != path].iloc[0]
+            same_value = jobs[name].isna() if pd.isna(value) else jobs[name] == value
+            other = jobs[(jobs["path"] != path) & ~same_value].iloc[0]
             values = f"{name}: {value:g} against {float(other[name]):g}"
             reason = f"{other['path']} has the same key and another content ({values}): delete one of the two"
             frame.loc[[index], ["status", "error"]] = ["unreadable", reason]

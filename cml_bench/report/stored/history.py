@@ -72,9 +72,8 @@ def read_history(path: Path | str) -> History:
         CmlBenchError: If the file is no result, or that of a failed job.
     """
     result = read_result(path)
-    # A finished job has both, or it is no result.
-    assert result.metrics is not None
-    assert result.benchmark is not None
+    if result.metrics is None or result.benchmark is None:
+        raise CmlBenchError(f"{path} is the result of a job that failed: run it again")
     return History(
         label_names=tuple(result.metrics.per_label_ap) or tuple(result.benchmark.label_names),
         n_seen=tuple(result.benchmark.n_seen),

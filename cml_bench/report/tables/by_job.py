@@ -36,7 +36,9 @@ def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[st
     known = known_groups(read)
     stored = [*(str(name) for name in jobs if name not in JOB_COLUMNS), *COST_COLUMNS]
     names = list(dict.fromkeys(full_name(metric, known) for metric in metrics)) if metrics else stored
-    settings = _settings(read)
+    taken = {"key", "status", "benchmark", "method", "class_order", "seed", "error", *names}
+    # A benchmark may have an option of the same name.
+    settings = _settings(read).rename(columns=lambda name: f"option {name}" if name in taken else name)
     order = ["benchmark", "method", *settings, "class_order", "seed"]
     rows = jobs[["key", "status", "benchmark", "method", "class_order", "seed", "error"]].join(settings)
     rows = rows.join(with_metrics(read, names)[names]).assign(key=rows["key"].fillna(jobs["path"]))

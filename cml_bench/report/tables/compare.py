@@ -217,7 +217,7 @@ def _sorted(table: BenchmarkTable, sort: str | None, groups: Sequence[str]) -> B
     by = None if sort is None else sort if sort in names else full_name(sort, groups)
     if by is not None and by not in names:
         raise CmlBenchError(f"sort={sort!r} is no column of the table; {suggest(str(sort), names)}")
-    if by is None and table.row not in RANKED:
+    if by is None and (table.row not in RANKED or not table.columns):
         by = table.row
     rows = table.rows.sort_values(table.row, kind="stable")
     if by != table.row:
