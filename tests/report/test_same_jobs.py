@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cml_bench.report.formats.grid import make_grid
+from cml_bench.report.page.write import write_page
+from cml_bench.report.stored.collect import collect
 from cml_bench.report.tables.compare import compare
 
 
@@ -131,3 +134,26 @@ def test_cells_average_the_same_methods(one: Any, frame_of: Any, grid_of: Any, j
     both = one(frame_of(*jobs[:12], *voc), "last_map", rows="benchmark", columns="head")
     assert both.rows["n"].tolist() == [12, 6]
     assert not [note for note in both.notes if "beside each other" in note]
+
+
+def test_a_failure_of_a_plug_in_that_has_been_mended_is_none(
+    stored_runs: Any, as_failed: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """The mended file is another job, with another key; the failure that nobody can try again stays in its file."""
+
+    def fail(result: dict[str, Any]) -> None:
+        kept = as_failed(result, "NameError: name 'tensor' is not defined (mine.py, line 3)")
+        result.clear()
+        result.update(kept, key=f"{kept['key']} before")
+
+    runs = stored_runs(tmp_path / "runs", ["mine.py:Mine", "er"])
+    stored_runs(runs / "before", ["mine.py:Mine"], change=fail)
+    frame = collect(runs)
+    assert (frame["status"] == "failed").sum() == 6
+    (table,) = compare(frame).benchmarks
+    assert table.rows["failed"].tolist() == [0, 0]
+    page = write_page(frame, tmp_path / "page.html", figures=False).read_text()
+    assert "NameError" not in page
+    stored_runs(runs / "other", ["er"], orders=("random:7",), change=fail)
+    (table,) = compare(collect(runs)).benchmarks
+    assert table.rows.set_index("method")["failed"].to_dict() == {"mine.py:Mine": 0, "er": 3}

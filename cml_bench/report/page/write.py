@@ -17,7 +17,8 @@ from cml_bench.report.figures.files import FigureFiles, write
 from cml_bench.report.figures.section import Section, make_section
 from cml_bench.report.page.parts import Overall, make_overall, make_parts
 from cml_bench.report.stored.label_groups import CUTS
-from cml_bench.report.tables.compare import compare
+from cml_bench.report.tables.compare import compare, with_versions
+from cml_bench.report.tables.repeats import without_mended
 from cml_bench.report.tables.same_methods import by_shortest_name
 
 _PAGE: Final = Path(__file__).parent / "template"
@@ -90,7 +91,8 @@ def _overall(frame: pd.DataFrame, metrics: Sequence[str] | None, files: FigureFi
 
 
 def _failed(frame: pd.DataFrame) -> list[dict[str, str]]:
-    rows = frame[frame["status"] == "failed"].sort_values(["benchmark", "method", "class_order", "seed"])
+    jobs = without_mended(with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True)))
+    rows = jobs[jobs["status"] == "failed"].sort_values(["benchmark", "method", "class_order", "seed"])
     return [
         {
             "benchmark": str(row.benchmark),

@@ -17,7 +17,7 @@ from cml_bench.report.tables.blocks import by_images, comparable, even_cells, fi
 from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
 from cml_bench.report.tables.keys import RANKED, benchmark_heading, check_keys, job_keys, shared_settings
 from cml_bench.report.tables.quantities import COSTS, heading, quantity
-from cml_bench.report.tables.repeats import CONFIGURATION, finished_once
+from cml_bench.report.tables.repeats import CONFIGURATION, finished_once, without_mended
 from cml_bench.report.tables.same_methods import by_shortest_name
 from cml_bench.report.tables.table import BOUND, BenchmarkTable, Column, ComparisonTable
 
@@ -69,7 +69,8 @@ def compare(
     """
     check_keys(rows, columns)
     unreadable = frame[frame["status"] == "unreadable"]
-    jobs = by_shortest_name(_with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True)))
+    jobs = by_shortest_name(with_versions(frame[frame["status"] != "unreadable"].reset_index(drop=True)))
+    jobs = without_mended(jobs)
     if not metrics:
         metrics = DEFAULT_METRICS if columns == "metric" else DEFAULT_METRICS[:1]
     costs = [name for name in COSTS if cost and name in jobs and jobs[name].notna().any()]
@@ -99,7 +100,7 @@ def _name_here(method: str, jobs: pd.DataFrame) -> str:
     return str(found.iloc[0]) if found.nunique() == 1 else method
 
 
-def _with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
+def with_versions(jobs: pd.DataFrame) -> pd.DataFrame:
     """Put jobs that failed before version and weights were known beside those of the same data, if these agree.
 
     One that failed before its data were known goes with all others of its benchmark, if these agree.

@@ -9,6 +9,8 @@ import pandas as pd
 CONFIGURATION: Final = ["benchmark", "version", "benchmark_options", "data"]
 """What jobs share that may stand in one column: the same images, labels and settings."""
 
+_JOB: Final = [*CONFIGURATION, "method", "class_order", "seed"]
+
 
 def finished_once(jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the finished jobs, each once, in their order.
@@ -20,4 +22,11 @@ def finished_once(jobs: pd.DataFrame) -> pd.DataFrame:
         jobs: Rows of what ``collect`` returned.
     """
     done = jobs[jobs["status"] == "ok"].sort_values("finished", kind="stable", na_position="first")
-    return done.drop_duplicates([*CONFIGURATION, "method", "class_order", "seed"], keep="last").sort_index()
+    return done.drop_duplicates(_JOB, keep="last").sort_index()
+
+
+def without_mended(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return all jobs but failures of those that have finished since: a plug-in file that was mended is another job."""
+    identity = pd.MultiIndex.from_frame(jobs[_JOB].astype(str))
+    finished = identity.isin(identity[jobs["status"] == "ok"])
+    return jobs[(jobs["status"] != "failed") | ~finished]
