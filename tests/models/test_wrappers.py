@@ -334,7 +334,7 @@ def test_names_are_looked_up_before_anything_runs() -> None:
         pytest.param("naive wrap=pat wrap.classifiers=self head=dlfl loss=asl", marks=pytest.mark.slow),
         "er wrap=pat memory_size=20",
         "gdumb wrap=pat_inference memory_size=20",
-        pytest.param("lwf wrap=pat", marks=pytest.mark.slow),
+        pytest.param("pseudo_label wrap=pat", marks=pytest.mark.slow),
         pytest.param("l2p wrap=pat_inference", marks=pytest.mark.slow),
     ],
 )
