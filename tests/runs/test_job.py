@@ -148,3 +148,11 @@ def test_bad_methods(text: str) -> None:
 def test_seeds_of_a_table_with_gaps_are_written_as_numbers() -> None:
     assert seeds_text([1.0, 2.0, 2.0]) == "1,2"  # type: ignore[list-item]
     assert list(parse_seeds(seeds_text([7.0]))) == [7]  # type: ignore[list-item]
+
+
+def test_the_file_of_a_base_is_part_of_the_key(tmp_path: Path) -> None:
+    path, keys = tmp_path / "mine.py", set()
+    for text in ("x = 1\n", "x = 2\n"):
+        path.write_text(text)
+        keys.add(Job("digits", f"naive loss=clml loss.base={path}:Mine").key)
+    assert len(keys) == 2
