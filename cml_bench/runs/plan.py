@@ -144,27 +144,8 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
     loss = criterion(**criterion_options)
     check_criterion(criterion.meta.name, loss)
-    if wrapper and wrapper.meta.learns and meta is None:
-        raise CmlBenchError(
-            f"wrap={method.wrap} learns from what the criterion is told of patches, and {method.strategy} tells it of "
-            "logits alone: take wrap=pat_inference, or another strategy"
-        )
-    if wrapper and wrapper.meta.learns and isinstance(meta, StrategyMeta) and meta.compares_logits:
-        raise CmlBenchError(
-            f"wrap={method.wrap} trains two readings apart and evaluates their mean, and {method.strategy} would hold "
-            "the one to the other: take wrap=pat_inference, or another strategy"
-        )
-    if wrapper and wrapper.meta.learns and getattr(meta, "family", "") == "analytic":
-        raise CmlBenchError(
-            f"wrap={method.wrap} brings heads that train on batches, and {method.strategy} solves for the model's own "
-            "head: take wrap=pat_inference, or another strategy"
-        )
-    about = next((layer.meta for layer in loss.with_bases if layer.meta.head), None)
-    if wrapper and wrapper.meta.learns and about is not None:
-        raise CmlBenchError(
-            f"wrap={method.wrap} brings heads of its own, and loss={about.name} is about the model's: take "
-            "wrap=pat_inference, or another loss"
-        )
+    if wrapper and wrapper.meta.learns:
+        _check_learning_wrapper(method, meta, loss)
     for layer in loss.with_bases:
         _check_parts(method.strategy, meta, head, layer.meta)
     loss.check_epochs(_epochs_of_experience(training))
@@ -187,6 +168,23 @@ def _epochs_of_experience(training: TrainingConfig) -> int:
     """Return how many epochs an experience has, at the least: a client may be drawn in one round only."""
     federation = parse_federation(training.federated) if training.federated is not None else None
     return training.epochs * (federation.rounds if federation and federation.per_round is None else 1)
+
+
+def _check_learning_wrapper(method: Method, meta: Any, loss: Criterion) -> None:
+    """Refuse a wrapper with heads of its own where these would learn nothing, or something else."""
+    name, about = method.strategy, next((layer.meta.name for layer in loss.with_bases if layer.meta.head), None)
+    if meta is None:
+        reason = f"learns from what the criterion is told of patches, and {name} tells it of logits alone"
+    elif getattr(meta, "compares_logits", False):
+        reason = f"trains two readings apart and evaluates their mean, and {name} would hold the one to the other"
+    elif getattr(meta, "family", "") == "analytic":
+        reason = f"brings heads that train on batches, and {name} solves for the model's own head"
+    elif about is not None:
+        reason = f"brings heads of its own, and loss={about} is about the model's"
+    else:
+        return
+    mend = "another loss" if about is not None else "another strategy"
+    raise CmlBenchError(f"wrap={method.wrap} {reason}: take wrap=pat_inference, or {mend}")
 
 
 def _head(method: Method, meta: StrategyMeta | None) -> type[Head]:
