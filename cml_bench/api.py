@@ -65,7 +65,7 @@ def run(
     """
     jobs = make_jobs(
         [benchmark],
-        default_methods(benchmark) if methods is None else [methods] if isinstance(methods, str) else methods,
+        default_methods(benchmark) if methods is None else _names(methods),
         parse_class_orders(_listed(class_orders)),
         parse_seeds(_listed(seeds)),
         [f"{key}={as_text(value)}" for key, value in options.items()],
@@ -84,6 +84,8 @@ def run(
 def sweep(
     suite: Path | str,
     *,
+    seeds: int | Iterable[int] | None = None,
+    class_orders: int | str | Iterable[str] | None = None,
     results: Path | str = DEFAULT_RESULTS,
     workers: int | None = 1,
     engine: str | None = None,
@@ -94,9 +96,17 @@ def sweep(
     console: Console | None = None,
     **options: object,
 ) -> ComparisonTable:
-    """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest."""
-    given = [f"{key}={as_text(value)}" for key, value in options.items()]
-    jobs = with_extras(read_suite(Path(suite), given).jobs, save_models, log)
+    """Run all jobs of a suite file that have no result yet and return their tables; see ``run`` for the rest.
+
+    Seeds, class orders and options that are given win over those of the file.
+    """
+    read = read_suite(
+        Path(suite),
+        [f"{key}={as_text(value)}" for key, value in options.items()],
+        seeds=None if seeds is None else _listed(seeds),
+        class_orders=None if class_orders is None else _listed(class_orders),
+    )
+    jobs = with_extras(read.jobs, save_models, log)
     return run_jobs(
         jobs,
         Path(results),
@@ -118,6 +128,8 @@ def compare(
     sort: str | None = None,
     cost: bool = False,
     published: bool = False,
+    benchmarks: Sequence[str] | str = (),
+    methods: Sequence[str] | str = (),
 ) -> ComparisonTable:
     """Return the comparison tables of one or more results folders; see ``cml_bench.report.tables.compare.compare``.
 
@@ -131,6 +143,9 @@ def compare(
         cost: Whether to add training seconds, peak memory, stored images and trainable parameters.
         published: Whether to set the numbers of the literature beside each table; see
             ``cml_bench.report.tables.beside``.
+        benchmarks: Benchmarks to show; none for all.
+        methods: Methods to show, each by words that it must have (``"er head=dlfl"``: any ``er`` with that head);
+            none for all.
 
     Raises:
         CmlBenchError: If a folder holds no results, a name is unknown, or published numbers are asked for beside
@@ -138,14 +153,13 @@ def compare(
     """
     from cml_bench.report.tables.beside import with_published
     from cml_bench.report.tables.compare import compare as compare_frame
-    from cml_bench.report.tables.same_methods import by_shortest_name
 
     if published and (rows, columns) != ("method", "metric"):
         raise CmlBenchError("published rows are methods and their columns metrics: leave rows and columns as they are")
-    frame = by_shortest_name(_collected(results))
+    frame = _collected(results, benchmarks, methods)
     table = compare_frame(
         frame,
-        [metrics] if isinstance(metrics, str) else metrics,
+        None if metrics is None else _names(metrics),
         rows=rows,
         columns=columns,
         baseline=baseline,
@@ -161,6 +175,8 @@ def write_report(
     *,
     metrics: Sequence[str] | str | None = None,
     figures: bool = True,
+    benchmarks: Sequence[str] | str = (),
+    methods: Sequence[str] | str = (),
 ) -> Path:
     """Write the report of one or more results folders, one page that needs no network, and return its path.
 
@@ -170,14 +186,16 @@ def write_report(
         metrics: Columns of its tables; None for the usual ones. Verdicts and ranks are about the first.
         figures: Whether each figure is also written as PNG, SVG and PDF, and its data as CSV, into a folder beside the
             page (``report_files`` beside ``report.html``).
+        benchmarks: Benchmarks to show, as for ``compare``.
+        methods: Methods to show, as for ``compare``.
 
     Raises:
         CmlBenchError: If a folder holds no results, a name is unknown, or a file cannot be written.
     """
     from cml_bench.report.page.write import write_page
 
-    shown = [metrics] if isinstance(metrics, str) else metrics
-    return write_page(_collected(results), Path(output), shown, figures=figures)
+    shown = None if metrics is None else _names(metrics)
+    return write_page(_collected(results, benchmarks, methods), Path(output), shown, figures=figures)
 
 
 def default_methods(benchmark: str) -> Sequence[str]:
@@ -238,19 +256,27 @@ def run_jobs(
     return compare_frame(frame[frame["path"].astype(str).isin(own)])
 
 
-def _collected(results: Path | str | Iterable[Path | str]) -> pd.DataFrame:
+def _collected(
+    results: Path | str | Iterable[Path | str], benchmarks: Sequence[str] | str, methods: Sequence[str] | str
+) -> pd.DataFrame:
     """Return the jobs of one or more results folders; a file in several of them counts once."""
     import pandas as pd
 
     from cml_bench.report.stored.collect import collect, without_conflicts
+    from cml_bench.report.tables.chosen import chosen
+    from cml_bench.report.tables.same_methods import by_shortest_name
 
     folders = [results] if isinstance(results, (str, Path)) else list(results)
     if not folders:
         raise CmlBenchError("no results folder is given: name at least one")
     frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
-    if len(folders) == 1:
-        return frame
-    return without_conflicts(frame[~frame["path"].map(os.path.realpath).duplicated()])
+    if len(folders) > 1:
+        frame = without_conflicts(frame[~frame["path"].map(os.path.realpath).duplicated()])
+    return chosen(by_shortest_name(frame), _names(benchmarks), _names(methods))
+
+
+def _names(given: Sequence[str] | str) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _jobs(count: int) -> str:

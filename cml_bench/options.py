@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import shlex
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -54,10 +55,11 @@ def fold(name: str, options: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     Raises:
         CmlBenchError: If a base is given in both ways.
     """
-    outer, plus, base = name.partition("+")
-    # A path may hold a plus sign.
-    if not plus or ":" in name:
+    # A path may hold a plus sign: it is cut behind its class alone.
+    cut = re.fullmatch(r"(\w+|.*?:\w+)\+(.+)", name)
+    if cut is None:
         return name, dict(options)
+    outer, base = cut.groups()
     if "base" in options:
         raise CmlBenchError(f"{name} and base={options['base']} both say what {outer} is put on: give one of them")
     return outer, {**options, "base": base}

@@ -21,7 +21,7 @@ class SweepProgress:
     """Shows what each running job does and how long the sweep will take.
 
     On a terminal: one bar for the sweep and one line a running job (experience, epoch, loss, mAP). Elsewhere: one line
-    a finished job, and now and then one for an experience that a long job has learnt.
+    a finished job, and now and then one for an experience that a long job has learnt or what else it is busy with.
     """
 
     def __init__(self, jobs: Sequence[Job], console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class SweepProgress:
         self._clock = clock
         self._started = self._printed = clock()
         self._fractions = [0.0] * len(jobs)
-        # What had been done of each job before, in none of this sweep's time.
+        # What had been done of each job before the time that is measured.
         self._before = [0.0] * len(jobs)
         self._map: dict[int, str] = {}
         self._warned: set[str] = set()
@@ -76,6 +76,10 @@ class SweepProgress:
             self._before[event.job] = self._fractions[event.job] = event.fraction
         elif event.kind == "phase":
             self._bars.update(self._lines[event.job], state=event.message)
+            self._print_rarely(f"{name}: {event.message}")
+            if self._fractions == self._before:
+                # Features that all jobs share are computed once: they tell nothing of the time that jobs take.
+                self._started = self._clock()
         elif event.kind == "note":
             self.console.print(f"{name}: {event.message}", markup=False, style="yellow")
         elif event.kind == "warning":
@@ -91,8 +95,7 @@ class SweepProgress:
             self._map[event.job] = f", mAP {100 * event.metrics['map']:.1f}" if "map" in event.metrics else ""
             state = f"experience {event.experience + 1} learnt{self._map[event.job]}"
             self._advance(event, state)
-            if not self.console.is_terminal and self._clock() - self._printed > _SECONDS_BETWEEN_LINES:
-                self._print(f"{name}: {state}")
+            self._print_rarely(f"{name}: {state}")
         else:
             self._finish(event, name)
         self._bars.update(self._total, completed=sum(self._fractions), state=f"{self._done} done")
@@ -100,6 +103,10 @@ class SweepProgress:
     def _advance(self, event: Event, state: str) -> None:
         self._bars.update(self._lines[event.job], completed=event.fraction, state=state)
         self._fractions[event.job] = event.fraction
+
+    def _print_rarely(self, line: str) -> None:
+        if not self.console.is_terminal and self._clock() - self._printed > _SECONDS_BETWEEN_LINES:
+            self._print(line)
 
     def _print(self, line: str) -> None:
         """Print a plain line with the time left, as far as that can be told."""

@@ -88,6 +88,8 @@ def test_a_wrong_name_ends_in_one_sentence(capsys: Any, tmp_path: Path) -> None:
         (("digits", "--epochs=3"), "no option --epochs: a setting of benchmark or training is written --set epochs="),
         (("--loss", "asl"), "no option --loss: did you mean --log? If not, a setting of benchmark or training is"),
         (("--seed", "3"), "no option --seed: did you mean --seeds?"),
+        (("lr=0.1",), "'lr=0.1' stands alone: a setting of benchmark or training is written --set lr=0.1"),
+        (("digits", "--set", "lr=0.1", "epochs=3"), "'epochs=3' stands alone: a setting of benchmark or training is"),
     ],
 )
 def test_unknown_words_are_told_where_they_go(words: tuple[str, ...], told: str, capsys: Any) -> None:
@@ -230,7 +232,14 @@ def test_list_shows_the_options_of_one_plugin(capsys: pytest.CaptureFixture[str]
     assert "  lr=0.006\n" in shown
     with pytest.raises(SystemExit, match="0"):
         cli.main(["list", "benchmarks", "split_coco"])
-    assert "  root  (needed)\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "  root  (needed)\n" in shown
+    # What an option means that the class has from another is said, too.
+    assert "As any DataSetBenchmark:\n    root: Folder of the data set;" in shown
+    assert shown.count("increment: Labels of each later experience.") == 1
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["list", "strategies", "er"])
+    assert "As any Rehearsal:\n    memory_size: Images in memory" in capsys.readouterr().out
 
 
 def test_list_of_a_name_says_of_which_kind_it_is(capsys: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.options import arguments, as_text, convert, parse_pairs, split_words
+from cml_bench.options import arguments, as_text, convert, fold, parse_pairs, split_words
 
 
 @dataclass(frozen=True)
@@ -127,3 +127,25 @@ VALUES = {
 def test_text_is_the_inverse_of_typing(values: dict[str, Any]) -> None:
     texts = {name: as_text(value) for name, value in values.items()}
     assert convert(Target, texts, owner="target") == values
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("bce", ["bce"]),
+        ("clml+asl", ["clml", "asl"]),
+        ("clml+an+bce", ["clml", "an", "bce"]),
+        ("an+./x.py:C", ["an", "./x.py:C"]),
+        ("./x.py:C+bce", ["./x.py:C", "bce"]),
+        ("./x.py:C+/y.py:D+an+mine.losses:E", ["./x.py:C", "/y.py:D", "an", "mine.losses:E"]),
+        ("./a+b/x.py:C+/c+d/y.py:D", ["./a+b/x.py:C", "/c+d/y.py:D"]),
+        ("./a+b/x.py:C", ["./a+b/x.py:C"]),
+    ],
+)
+def test_what_is_put_on_another_is_cut_off_behind_its_name(text: str, parts: list[str]) -> None:
+    found, rest = [], text
+    while rest:
+        name, options = fold(rest, {})
+        found.append(name)
+        rest = options.get("base", "")
+    assert found == parts

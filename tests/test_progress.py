@@ -67,3 +67,21 @@ def test_long_jobs_tell_how_far_they_are() -> None:
     # A quarter of all is done: the line is looked for after one minute and printed after two, which leaves six.
     first = printed(EVENTS[:4], lambda: next(minutes))[0]
     assert first == "naive  default order, seed 0: experience 1 learnt, mAP 61.3 (0:06:00 left)"
+
+
+def test_features_that_all_jobs_share_are_told_of_and_take_none_of_the_time() -> None:
+    """After the last of extraction, half of all is done in one minute, which leaves one."""
+    minutes = itertools.count(step=60.0)
+    lines = printed(
+        [
+            Event(0, "start"),
+            Event(0, "phase", "features of train images 64/6500, 32 images/s"),
+            Event(0, "epoch", experience=0, epoch=1, loss=0.5, fraction=0.5),
+            Event(0, "done", fraction=1.0),
+        ],
+        lambda: next(minutes),
+    )
+    assert lines == [
+        "naive  default order, seed 0: features of train images 64/6500, 32 images/s",
+        "done 1/2: naive  default order, seed 0 (0:01:00 left)",
+    ]

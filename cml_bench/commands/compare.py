@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.commands.selection import BenchmarkOption, MethodOption, RunsArgument
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import DEFAULT_RESULTS
 
@@ -63,10 +64,9 @@ class Columns(str, Enum):
 
 
 def compare(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="RUNS", help="Folders with result files; results/runs by default."),
-    ] = None,
+    results: RunsArgument = None,
+    benchmark: BenchmarkOption = None,
+    method: MethodOption = None,
     rows: Annotated[Rows, typer.Option(help="What a row is.")] = Rows.method,
     columns: Annotated[
         Columns, typer.Option(help="What a column is; all but metric make one table a metric.")
@@ -112,6 +112,8 @@ def compare(
         sort=sort,
         cost=cost,
         published=published,
+        benchmarks=benchmark or (),
+        methods=method or (),
     )
     if format_ is Format.terminal and output is not None:
         format_ = format_of(output)

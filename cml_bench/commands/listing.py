@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cml_bench.options import arguments
+
 
 def list_(
     kind: Annotated[
@@ -76,12 +78,16 @@ def _show_plugin(kind: str, name: str) -> None:
 
     target = load(kind, name)
     typer.echo(inspect.getdoc(target) or "")
+    for base in inspect.getmro(target)[1:] if inspect.isclass(target) else ():
+        # Options that it has from there.
+        _, found, inherited = (inspect.getdoc(base) or "").partition("\nAttributes:\n")
+        if found and inspect.get_annotations(base).keys() & arguments(target).keys():
+            typer.echo(f"\nAs any {base.__name__}:\n{inherited.rstrip()}")
     parts: list[tuple[str, Any, dict[str, Any]]] = [("options", target, {})]
     if kind == "benchmarks":
-        from cml_bench.runs.benchmark import Benchmark
         from cml_bench.training.config import TrainingConfig
 
-        typer.echo(f"\n{inspect.getdoc(Benchmark)}\n\n{inspect.getdoc(TrainingConfig)}")
+        typer.echo(f"\n{inspect.getdoc(TrainingConfig)}")
         parts.append(("training settings", TrainingConfig, vars(target.training)))
     for title, owner, values in parts:
         typer.echo(f"\n{title}:")

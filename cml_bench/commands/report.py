@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from cml_bench.commands.selection import BenchmarkOption, MethodOption, RunsArgument
 from cml_bench.runs.events import DEFAULT_RESULTS
 
 
 def report(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="RUNS", help="Folders with result files; results/runs by default."),
-    ] = None,
+    results: RunsArgument = None,
+    benchmark: BenchmarkOption = None,
+    method: MethodOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     metric: Annotated[
         list[str] | None,
@@ -34,7 +34,14 @@ def report(
     from cml_bench import api
     from cml_bench.report.page.write import figures_folder
 
-    page = api.write_report(results or [DEFAULT_RESULTS], output, metrics=metric, figures=figures)
+    page = api.write_report(
+        results or [DEFAULT_RESULTS],
+        output,
+        metrics=metric,
+        figures=figures,
+        benchmarks=benchmark or (),
+        methods=method or (),
+    )
     typer.echo(f"page: {page}")
     if figures:
         typer.echo(f"figures: {figures_folder(page)}")

@@ -25,6 +25,8 @@ class Log(str, Enum):
     wandb = "wandb"
 
 
+_SEEDS = "Number of seeds, or a list: 0,4,7 (of one: 4,)."
+_CLASS_ORDERS = "Number of class orders, or a list: default,frequency,random:5."
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="key=value for the benchmark or the training; repeat it.")
 ]
@@ -73,6 +75,8 @@ class RunCommand(TyperCommand):
                 f"there is no option {unknown[0]}: {pointer}a setting of benchmark or training is written --set "
                 f"{key}=VALUE, an option of a method stands in it: --method 'er {key}=VALUE'"
             )
+        if setting := next((word for word in words if "=" in word and " " not in word), None):
+            ctx.fail(f"{setting!r} stands alone: a setting of benchmark or training is written --set {setting}")
         if ctx.args:
             ctx.fail(
                 f"{' '.join(ctx.args)!r} belongs to no option: repeat the option for each value (--method er --method "
@@ -86,10 +90,8 @@ def run(
     method: Annotated[
         list[str] | None, typer.Option(help="Strategy with options, e.g. 'er head=dlfl memory_size=500'; repeat it.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list: 0,4,7.")] = "2",
-    class_orders: Annotated[
-        str, typer.Option(help="Number of class orders, or a list: default,frequency,random:5.")
-    ] = "1",
+    seeds: Annotated[str, typer.Option(help=_SEEDS)] = "2",
+    class_orders: Annotated[str, typer.Option(help=_CLASS_ORDERS)] = "1",
     set_: SetOption = None,
     root: Annotated[str | None, typer.Option(help="Data folder; short for --set root=...")] = None,
     annotations: Annotated[str | None, typer.Option(help="Annotation folder; short for --set annotations=...")] = None,
@@ -129,6 +131,8 @@ def run(
 
 def sweep(
     suite: Annotated[Path, typer.Argument(help="YAML file: benchmarks, methods, class_orders, seeds, set, vary.")],
+    seeds: Annotated[str | None, typer.Option(help=f"In place of the suite's. {_SEEDS}")] = None,
+    class_orders: Annotated[str | None, typer.Option(help=f"In place of the suite's. {_CLASS_ORDERS}")] = None,
     set_: SetOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
     workers: WorkersOption = None,
@@ -143,10 +147,13 @@ def sweep(
 
     Those that have a result are not run again.
     """
+    from cml_bench.commands.console import make_console
     from cml_bench.runs.job import with_extras
     from cml_bench.runs.sweep import read_suite
 
-    jobs = with_extras(read_suite(suite, set_ or []).jobs, save_models, log.value if log else None)
+    read = read_suite(suite, set_ or [], seeds=seeds, class_orders=class_orders)
+    make_console().print(read.title, markup=False, style="bold")
+    jobs = with_extras(read.jobs, save_models, log.value if log else None)
     _execute(jobs, results, workers, engine, checkpoint_every, retry_failed, dry_run)
 
 

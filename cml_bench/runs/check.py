@@ -10,7 +10,7 @@ from cml_bench.errors import CmlBenchWarning, own_warnings
 from cml_bench.labels import ABSENT, row_blocks
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.backbones import Backbone
-from cml_bench.runs.benchmark import Benchmark, load_sources
+from cml_bench.runs.benchmark import Benchmark, DataSetBenchmark, load_sources
 from cml_bench.runs.federated import clients_of
 from cml_bench.runs.given_features import GivenFeatures
 from cml_bench.runs.isolation import isolated
@@ -19,8 +19,11 @@ from cml_bench.runs.method import Method
 from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.setup import make_backbone, make_model, stream_order
 from cml_bench.streams.dealing import Rows
-from cml_bench.streams.scenario import Split
+from cml_bench.streams.scenario import MultiLabelScenario, Split
 from cml_bench.training.config import TrainingConfig
+
+_LEAST_HEAD_LR = 5e-4
+"""Rates below are for backbones: heads on features hardly move with them."""
 
 
 def check_jobs(jobs: Sequence[Job]) -> list[str]:
@@ -62,6 +65,7 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
         if stream not in streams:
             scenario = resolved.benchmark.build(class_order=stream_order(job))
             split = scenario.splits["train"]
+            _warn_of_one_experience(resolved.benchmark, scenario)
             streams[stream] = split.rows, _marks_absent(split)
         rows, marks_absent = streams[stream]
         if resolved.training.federated is not None:
@@ -70,7 +74,8 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
         with isolated(job.seed, resolved.training.threads):
             if settings not in backbones:
                 backbones[settings] = make_backbone(resolved, sources)
-                _warn_of_random_features(resolved.training, backbones[settings])
+                _warn_of_random_weights(resolved, backbones[settings])
+                _warn_of_slow_head(resolved)
             if (settings, resolved.method) not in built:
                 # A copy, or a strategy that freezes what it is given would freeze it for the next.
                 make_model(resolved, copy.deepcopy(backbones[settings]))
@@ -81,10 +86,39 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
     return blind
 
 
-def _warn_of_random_features(training: TrainingConfig, backbone: Backbone | GivenFeatures) -> None:
-    if training.frozen and isinstance(backbone, Backbone) and backbone.record["checkpoint"] is None:
+def _warn_of_random_weights(resolved: Plan, backbone: Backbone | GivenFeatures) -> None:
+    """Say that a backbone knows nothing: where it stays so, and where it learns from data that one has on disk.
+
+    On digits, which are generated, a small network learns from random weights; nobody trains so on photos.
+    """
+    if not isinstance(backbone, Backbone) or backbone.record["checkpoint"] is not None:
+        return
+    frozen = resolved.training.frozen
+    if frozen or isinstance(resolved.benchmark, DataSetBenchmark):
+        what = "keeps the random weights of" if frozen else "starts from random weights of"
         warnings.warn(
-            f"frozen=true keeps the random weights of backbone={backbone.name}: give trained ones as checkpoint=FILE",
+            f"frozen={str(frozen).lower()} {what} backbone={backbone.name}: give trained ones as checkpoint=FILE",
+            CmlBenchWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_slow_head(resolved: Plan) -> None:
+    usual = resolved.benchmark.training
+    if resolved.training.frozen and not usual.frozen and resolved.training.lr == usual.lr < _LEAST_HEAD_LR:
+        warnings.warn(
+            f"lr={usual.lr:g} is the benchmark's for training a backbone, and frozen=true trains heads alone, which "
+            "hardly learn with it: set lr, 0.004 say",
+            CmlBenchWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_one_experience(benchmark: Benchmark, scenario: MultiLabelScenario) -> None:
+    if len(scenario.n_seen) == 1 and benchmark.first_experiences is None:
+        warnings.warn(
+            f"all {scenario.n_seen[0]} labels of {benchmark.meta.name} arrive in one experience: nothing is continual; "
+            "set base or increment to fewer",
             CmlBenchWarning,
             stacklevel=2,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,10 +56,8 @@ class Job:
     def plug_in_files(self) -> list[str | None]:
         """Sha256 of the file of each ad hoc plug-in, None for a built-in."""
         method = parse_method(self.method)
-        parts = (method.head, method.loss, method.wrap)
+        parts = (method.head, *method.losses, method.wrap)
         named = [self.benchmark, method.strategy, *(part for part in parts if part and ":" in part)]
-        # What a criterion is put on may be one of the user's, too.
-        named += re.findall(r"[^\s+'\"]+\.py:\w+", dict(method.loss_options).get("base", ""))
         return [file_digest(name) for name in named]
 
     @property

@@ -44,6 +44,17 @@ class Method:
         pairs += list(self.options)
         return " ".join([self.strategy, *(f"{key}={_quoted(value)}" for key, value in pairs if value is not None)])
 
+    @property
+    def losses(self) -> list[str]:
+        """Names of the criteria, each put on the next; empty for the strategy's own."""
+        found: list[str] = []
+        name, options = self.loss, dict(self.loss_options)
+        while name:
+            found.append(name)
+            written, *words = split_words(options.get("base", "")) or [""]
+            name, options = fold(written, dict(parse_pairs(words)))
+        return found
+
 
 def parse_method(spec: str) -> Method:
     """Parse ``"er head=dlfl loss=asl memory_size=500 head.steps=2"``; ``loss=clml+asl`` puts one loss on another.

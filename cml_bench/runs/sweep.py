@@ -93,7 +93,9 @@ LONGEST_TITLE = 1000
 _SUITE_KEYS = ("title", "benchmarks", "methods", "class_orders", "seeds", "set", "vary")
 
 
-def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
+def read_suite(
+    path: Path, options: Sequence[str] = (), *, seeds: str | None = None, class_orders: str | None = None
+) -> Suite:
     """Read a suite file.
 
     Keys: ``benchmarks`` and ``methods`` (lists), ``class_orders`` and ``seeds`` (a count or a list, default 1), ``set``
@@ -104,6 +106,8 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     Args:
         path: YAML file.
         options: ``key=value`` options that win over those of the file (a data folder, say).
+        seeds: Seeds in place of the file's; see ``parse_seeds``.
+        class_orders: Class orders in place of the file's; see ``parse_class_orders``.
 
     Raises:
         CmlBenchError: If the file is missing, no YAML, or holds unknown or missing keys.
@@ -130,15 +134,15 @@ def read_suite(path: Path, options: Sequence[str] = ()) -> Suite:
     jobs: list[Job] = []
     combinations = _product(varied, "vary", path)
     try:
-        orders = parse_class_orders(_joined(content.get("class_orders", 1)))
-        seeds = parse_seeds(_joined(content.get("seeds", 1)))
-        _check_count(len(combinations) * len(names) * len(methods) * len(orders) * len(seeds))
+        orders = parse_class_orders(class_orders or _joined(content.get("class_orders", 1)))
+        numbers = parse_seeds(seeds or _joined(content.get("seeds", 1)))
+        _check_count(len(combinations) * len(names) * len(methods) * len(orders) * len(numbers))
         for combination in combinations:
             shared = {str(key): as_text(value) for key, value in {**settings, **combination}.items()}
             given_here = [f"{key}={value}" for key, value in {**shared, **given}.items()]
-            jobs += make_jobs(names, methods, orders, seeds, given_here)
+            jobs += make_jobs(names, methods, orders, numbers, given_here)
         # As within a combination: tables fill evenly.
-        jobs.sort(key=lambda job: (seeds.index(job.seed), orders.index(job.class_order)))
+        jobs.sort(key=lambda job: (numbers.index(job.seed), orders.index(job.class_order)))
     except CmlBenchError as error:
         raise CmlBenchError(f"suite {path}: {error!s:.1000}") from None
     return Suite(str(title), tuple(jobs))

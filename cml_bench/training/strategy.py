@@ -24,7 +24,8 @@ class StrategyMeta:
     Attributes:
         name: File stem and registry name, snake_case.
         title: The paper's spelling, kept with every result.
-        family: ``baseline``, ``bound``, ``regularization``, ``replay``, ``distillation`` ...
+        family: ``baseline``, ``bound``, ``regularization``, ``replay``, ``distillation``, ``analytic``, ``graph``,
+            ``prompt``, ``query``, or a word of one's own. Bounds are shown in tables and not ranked.
         reference: Paper.
         head: Head used unless the method names one.
         loss: Criterion used unless the method names one.

@@ -26,10 +26,13 @@ class TeacherPlugin(SupervisedPlugin):
         answers: Whether the teacher answers for old labels' unknown entries: not if what it says of them weighs 0.
     """
 
+    # Of the class, or a subclass that does not call __init__ would fail by a name it has never heard of.
+    answers = True
+    teacher: MultiLabelModel | None = None
+
     def __init__(self, *, answers: bool = True) -> None:
         super().__init__()
         self.answers = answers
-        self.teacher: MultiLabelModel | None = None
 
     @property
     def n_old(self) -> int:

@@ -63,6 +63,11 @@ def test_means_over_other_jobs_are_named_with_what_completes_them(one: Any, fram
         f"{told}er (3 of 6 jobs), lwf (3 of 6 jobs). Their command with --seeds 6 --class-orders default completes "
         "them."
     )
+    # A list of one seed ends in a comma, which no sentence may swallow.
+    later = [each for each in grid_of(2, 1, lucky=0.9, er=0.5) if each["method"] == "er" or each["seed"] == 0]
+    assert (
+        one(frame_of(*later), "last_map").notes[-1].endswith("with --seeds '1,' --class-orders default completes them.")
+    )
     few = [*jobs[:1], *jobs[2:], *grid_of(2, 3, "voc", er=0.8)]
     side = one(frame_of(*few), "last_map", columns="benchmark")
     assert [note for note in side.notes if "other jobs" in note] == [

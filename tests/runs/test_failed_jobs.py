@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.check import check_jobs
@@ -75,11 +72,6 @@ def test_a_strategy_without_its_declaration_is_refused_before_it_trains(
     assert sentence in str(caught.value)
 
 
-def test_random_features_are_warned_of(small_jobs: Any) -> None:
-    (told,) = check_jobs(small_jobs(frozen="true", image_size=32))
-    assert told == "frozen=true keeps the random weights of backbone=test_resnet: give trained ones as checkpoint=FILE"
-
-
 def test_a_bug_in_a_plugin_keeps_its_traceback(small_jobs: Any, tmp_path: Path) -> None:
     body = "    def plugins(self, run):\n        return [1 / 0]\n"
     (job,) = small_jobs([plugin_file(tmp_path, body)])
@@ -135,25 +127,6 @@ def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], 
         check_jobs(make_jobs(["digits"], methods, ["default"], [0], ["n_train=40", "n_test=40", "epochs=1", *options]))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("regime", ["single_positive", "missing_positives rate=0.2", "kept_positives share=0.5"])
-def test_a_loss_that_sees_positives_alone_is_warned_of(small_jobs: Any, regime: str) -> None:
-    methods = ["naive", "er loss=asl", "naive loss=role", "naive loss=assume_negative loss.base=asl", "ridge"]
-    (told,) = check_jobs(small_jobs(methods, seeds=(0, 1), regime=regime))
-    assert told.startswith(f"no label of digits with regime={regime} is marked absent, and these methods learn")
-    assert "call everything present: naive, er loss=asl. Set loss=assume_negative" in told
-    for fine in ("full", "candidates noise=0.1", "partial_labels known=0.5"):
-        assert check_jobs(small_jobs(methods[:1], regime=fine)) == []
-
-
-def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
-    """Layers are initialised to find bad options; who runs jobs in the own process must not notice."""
-    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    check_jobs(small_jobs(["naive", "naive head=dlfl"]))
-    assert random.getstate() == states[0]
-    assert torch.equal(torch.get_rng_state(), states[1])
-    assert np.array_equal(np.random.get_state()[1], states[2])  # noqa: NPY002
 
 
 def test_a_wrong_base_of_a_criterion_is_found_before_training(small_jobs: Any) -> None:

@@ -154,5 +154,7 @@ def test_the_file_of_a_base_is_part_of_the_key(tmp_path: Path) -> None:
     path, keys = tmp_path / "mine.py", set()
     for text in ("x = 1\n", "x = 2\n"):
         path.write_text(text)
-        keys.add(Job("digits", f"naive loss=clml loss.base={path}:Mine").key)
-    assert len(keys) == 2
+        keys.update(
+            Job("digits", f"naive loss=clml{base}").key for base in (f" loss.base={path}:Mine", f"+an+{path}:M")
+        )
+    assert len(keys) == 4

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import cml_bench
 from cml_bench.api import run_jobs
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.benchmark import load_sources
@@ -24,6 +25,7 @@ from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.run import store_failure
 from cml_bench.runs.sweep import execute, missing_jobs, read_suite
 
+SMALL = {"n_train": 40, "n_test": 40, "epochs": 1, "increment": 5}
 STRATEGY = """
 from dataclasses import dataclass
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -232,6 +234,14 @@ def test_counts_and_defaults(tmp_path: Path) -> None:
         ("random:1", 1),
     ]
     assert len(read_suite(suite(tmp_path, "benchmarks: [digits]\nmethods: [naive]\n")).jobs) == 1
+
+
+def test_seeds_and_class_orders_that_are_given_win_over_those_of_the_file(tmp_path: Path) -> None:
+    path = suite(tmp_path, "benchmarks: [digits]\nmethods: [naive]\nseeds: 2\nclass_orders: 2\n")
+    made = read_suite(path, seeds="4,", class_orders="frequency,default")
+    assert [(job.class_order, job.seed) for job in made.jobs] == [("frequency", 4), ("default", 4)]
+    table = cml_bench.sweep(path, seeds=[4], class_orders="default", results=tmp_path / "r", **SMALL)
+    assert [(part.rows["n"].tolist(), part.rows["n_expected"].tolist()) for part in table.benchmarks] == [([1], [1])]
 
 
 def test_a_mapping_crosses_methods_and_vary_crosses_tables(tmp_path: Path) -> None:

@@ -115,6 +115,19 @@ def test_nobody_teaches_in_the_first_experience() -> None:
         TeacherPlugin().teach(torch.zeros(1, 3))
 
 
+class Forgetful(TeacherPlugin):
+    """A subclass that does not call ``super().__init__``."""
+
+    def __init__(self) -> None:
+        self.weight = 0.5
+
+
+def test_a_teacher_works_without_a_call_of_its_init(tiny_scenario: Any, learn: Any) -> None:
+    teacher = Forgetful()
+    learn(Naive(), tiny_scenario(), extra=[teacher])
+    assert teacher.n_old == 6
+
+
 class TeacherWatcher(SupervisedPlugin):
     def __init__(self) -> None:
         super().__init__()

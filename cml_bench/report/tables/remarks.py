@@ -111,8 +111,10 @@ def fewer_jobs_remark(keys: pd.DataFrame, by: str, beside: str) -> str:
     if by != "method":
         return told
     _, orders, seeds = zip(*absent, strict=True)
-    command = f"Their command with --seeds {seeds_text(seeds)} --class-orders {class_orders_text(orders)}"
-    return f"{told} {command} completes them."
+    # "1," is a list of one seed; unquoted its comma would be taken for the sentence's.
+    texts = seeds_text(seeds), class_orders_text(orders)
+    quoted = [f"'{text}'" if text.endswith(",") else text for text in texts]
+    return f"{told} Their command with --seeds {quoted[0]} --class-orders {quoted[1]} completes them."
 
 
 def _blocks(keys: pd.DataFrame, by: str) -> set[tuple[Any, ...]]:
