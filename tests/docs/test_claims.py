@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cml_bench.report.statistics.differences import paired_difference
+from cml_bench.report.statistics.differences import judged
 from cml_bench.report.stored.collect import collect
 from cml_bench.runs.method import parse_method
 
@@ -178,7 +178,7 @@ def figures(side: Side) -> pd.Series:
 )
 def test_a_claimed_difference_is_what_the_jobs_give(ours: Side, theirs: Side, pages: tuple[str, ...]) -> None:
     one, other = figures(ours).align(figures(theirs), join="inner")
-    found = paired_difference(one, other).estimate
+    found = judged([one - other])[0].estimate
     assert found.level == 0.95
     told = f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
     by_order = (one - other).groupby(level="class_order").mean()
@@ -214,7 +214,7 @@ def test_half_of_what_brackets_tell_apart_three_orders_would_not() -> None:
         for ours, theirs, pages in CLAIMS
         if pages != (FINDINGS,)
         for one, other in [figures(ours).align(figures(theirs), join="inner")]
-        if (found := paired_difference(one, other).estimate).low > 0 or found.high < 0
+        if (found := judged([one - other])[0].estimate).low > 0 or found.high < 0
     ]
     widths = [stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5 for means in told]
     held = sum(abs(means.mean()) <= width for means, width in zip(told, widths, strict=True))
@@ -237,4 +237,4 @@ def test_a_teacher_and_a_small_memory_are_better_than_either() -> None:
     for division in DIVISIONS:
         both = figures(divided(*division, "dlfl", FEW))
         for alone in (divided(*division, "lwf"), divided(*division, "er", FEW)):
-            assert paired_difference(both, figures(alone)).estimate.low > 0, (division, alone)
+            assert judged([both - figures(alone)])[0].estimate.low > 0, (division, alone)

@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.differences import differences_from, holm, paired_difference, smallest_p
+from cml_bench.report.statistics.differences import differences_from, holm, judged, smallest_p
 from cml_bench.report.statistics.estimates import estimate, estimates, pairs_needed
 
 FIGURES = st.lists(st.integers(-8, 8).map(lambda tenth: tenth / 10), min_size=1, max_size=9)
@@ -39,20 +39,20 @@ def enumerated_signed_rank_p(differences: list[float]) -> float:
 @settings(max_examples=80, deadline=None)
 @given(differences=FIGURES)
 def test_the_signed_rank_test_is_exact_with_ties_and_zeros(differences: list[float]) -> None:
-    found = paired_difference(differences, np.zeros(len(differences)))
+    (found,) = judged([differences])
     assert found.p == pytest.approx(enumerated_signed_rank_p(differences))
     assert found.smallest_p <= found.p + 1e-12
 
 
 def test_machine_rounding_is_no_difference() -> None:
     # 0.3 - 0.1 and 0.2 differ in the last bit.
-    assert paired_difference([0.3, 0.3], [0.1 + 0.2, 0.3]).p == 1.0
-    assert paired_difference([0.3] * 3, [0.1 + 0.2] * 3).estimate.mean == 0.0
+    found = judged([np.subtract([0.3, 0.3], [0.1 + 0.2, 0.3]), np.subtract([0.3] * 3, [0.1 + 0.2] * 3)])
+    assert (found[0].p, found[1].estimate.mean) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("n", range(2, 12))
 def test_the_smallest_p_is_reached_when_all_pairs_agree(n: int) -> None:
-    found = paired_difference(np.arange(1, n + 1), np.zeros(n))
+    (found,) = judged([np.arange(1, n + 1)])
     assert found.p == pytest.approx(found.smallest_p) == smallest_p(n) == 2 / 2**n
     assert (found.p < 0.05) == (n >= pairs_needed())
 
@@ -117,7 +117,7 @@ def test_the_interval_is_the_bootstrap_of_all_resamples() -> None:
 def test_global_generators_are_left_alone() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global generator is what is looked at
     estimate(np.arange(9))
-    paired_difference([1, 1, 2], [0, 2, 2])
+    judged([[1, -1, 0]])
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 

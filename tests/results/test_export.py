@@ -62,6 +62,20 @@ def test_failures_and_broken_files_are_rows(store: Any, tmp_path: Path) -> None:
     assert "it breaks off" in text
 
 
+def test_a_line_says_which_settings_tell_its_job_apart(store: Any, change: Any, tmp_path: Path) -> None:
+    alike = rendered(list_to_terminal(list_results(store(tmp_path))))
+    assert "settings" not in alike
+    for seed, options in enumerate(
+        ({"increment": "2", "epochs": "3"}, {"increment": "2"}, {"increment": "2", "lr": "1"})
+    ):
+        change(store(tmp_path, seed=seed), "job", "benchmark_options", to=options)
+    store(tmp_path, seed=3).write_text("{")
+    rows = list_results(tmp_path).set_index("seed")["settings"]
+    assert rows.loc[[0, 1, 2]].tolist() == ["epochs=3", "", "lr=1"]
+    text = rendered(list_to_terminal(list_results(tmp_path)))
+    assert [word in text for word in ("settings", "epochs=3", "increment")] == [True, True, False]
+
+
 def test_a_page_says_what_is_stored(store: Any, change: Any, tmp_path: Path) -> None:
     path = store(tmp_path)
     change(path, "missing", to=["lost.jpg"])

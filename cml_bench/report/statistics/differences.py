@@ -37,22 +37,16 @@ class Difference:
     smallest_p: float
 
 
-def paired_difference(values: npt.ArrayLike, baseline: npt.ArrayLike) -> Difference:
-    """Return how much two methods differ on the same seeds and class orders.
+def judged(samples: Sequence[npt.ArrayLike]) -> list[Difference]:
+    """Return how much two methods differ, for each sample of differences on the same seeds and class orders.
 
     The p-value is that of scipy's signed-rank test: exact up to 50 pairs, with ties or zeros among the differences by
     counting all sign changes up to 13 pairs and by the normal approximation beyond. Zeros are left out, as Wilcoxon
     did; if all differences are zero, p is 1.
 
     Args:
-        values: (n,) figures; NaN where a job is missing.
-        baseline: (n,) figures of the other method on the same seeds and class orders, in the same order.
+        samples: Each (n,) differences of figures; NaN where a job is missing.
     """
-    return judged([np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)])[0]
-
-
-def judged(samples: Sequence[npt.ArrayLike]) -> list[Difference]:
-    """Return ``paired_difference`` of each sample of differences; NaN where a job is missing."""
     differences = [np.asarray(sample, dtype=np.float64).round(DECIMALS) for sample in samples]
     differences = [each[~np.isnan(each)] for each in differences]
     return [

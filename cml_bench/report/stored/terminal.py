@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.stored.collect import costs
+from cml_bench.report.stored.settings import differing
 from cml_bench.runs.results import ResultError, read_result, result_files
 from cml_bench.runs.schema import ExperienceMetrics, Result
 
@@ -23,8 +24,9 @@ def list_results(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     """Return one row a result file, newest last.
 
     Returns:
-        Columns ``key``, ``status`` (``ok``, ``failed``, ``unreadable``), ``benchmark``, ``method``, ``class_order``,
-        ``seed``, ``last_map`` (NaN where there is none), ``finished`` (UTC; when the file was written, if the result
+        Columns ``key``, ``status`` (``ok``, ``failed``, ``unreadable``), ``benchmark``, ``method``, ``settings`` (those
+        given of benchmark and training that not all jobs share, as ``key=value ...``), ``class_order``, ``seed``,
+        ``last_map`` (NaN where there is none), ``finished`` (UTC; when the file was written, if the result
         does not say), ``error``, ``path``.
 
     Raises:
@@ -32,12 +34,18 @@ def list_results(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     """
     rows = [_line(path) for path in result_files(results)]
     frame = pd.DataFrame(rows).astype({"seed": "Int64", "last_map": "float64"})
+    settings = differing(frame["settings"].dropna())
+    texts = settings.apply(
+        lambda row: " ".join(f"{key}={value}" for key, value in row.dropna().items()), axis="columns"
+    )
+    frame["settings"] = texts.reindex(frame.index, fill_value="") if len(settings.columns) else ""
     return frame.sort_values("finished", kind="stable", ignore_index=True)
 
 
 def _line(path: Path) -> dict[str, object]:
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    row: dict[str, object] = dict.fromkeys(("key", "status", "benchmark", "method", "class_order", "seed", "last_map"))
+    names = ("key", "status", "benchmark", "method", "settings", "class_order", "seed", "last_map")
+    row: dict[str, object] = dict.fromkeys(names)
     try:
         result = read_result(path)
     except ResultError as error:
@@ -47,6 +55,7 @@ def _line(path: Path) -> dict[str, object]:
         "status": result.status,
         "benchmark": result.job.benchmark,
         "method": result.job.method,
+        "settings": dict(result.job.benchmark_options),
         "class_order": result.job.class_order,
         "seed": result.job.seed,
         "last_map": result.metrics.summary.get("last_map") if result.metrics else None,
@@ -58,10 +67,14 @@ def _line(path: Path) -> dict[str, object]:
 
 def list_to_terminal(rows: pd.DataFrame) -> Group:
     """Return a Rich renderable: a line a job, and the reasons of those that failed or cannot be read below."""
-    grid = _grid(("key", "status", "benchmark", "method", "order", "seed", "last mAP", "finished"), right=(5, 6))
+    # A column of nothing would take room from methods.
+    apart = ("settings",) if (rows["settings"] != "").any() else ()
+    names = ("key", "status", "benchmark", "method", *apart, "class_order", "seed")
+    headings = [name.removeprefix("class_") for name in names]
+    grid = _grid((*headings, "last mAP", "finished"), right=(len(names) - 1, len(names)))
     for row in rows.to_dict("records"):
         value = "-" if pd.isna(row["last_map"]) else f"{100 * row['last_map']:.1f}"
-        cells = (*(row[name] for name in ("key", "status", "benchmark", "method", "class_order", "seed")), value)
+        cells = (*(row[name] for name in names), value)
         when = str(row["finished"]).replace("T", " ").removesuffix("Z")[:16]
         grid.add_row(*(Text("" if pd.isna(cell) else str(cell)) for cell in cells), Text(when))
     reasons = rows[rows["status"] != "ok"]

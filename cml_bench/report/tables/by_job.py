@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cml_bench.report.stored.collect import COST_COLUMNS, JOB_COLUMNS, collect
+from cml_bench.report.stored.settings import differing
 from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
 
 
@@ -38,15 +39,11 @@ def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[st
     names = list(dict.fromkeys(full_name(metric, known) for metric in metrics)) if metrics else stored
     taken = {"key", "status", "benchmark", "method", "class_order", "seed", "error", *names}
     # A benchmark may have an option of the same name.
-    settings = _settings(read).rename(columns=lambda name: f"option {name}" if name in taken else name)
+    settings = differing(read["benchmark_options"].map(json.loads)).rename(
+        columns=lambda name: f"option {name}" if name in taken else name
+    )
     order = ["benchmark", "method", *settings, "class_order", "seed"]
     rows = jobs[["key", "status", "benchmark", "method", "class_order", "seed", "error"]].join(settings)
     rows = rows.join(with_metrics(read, names)[names]).assign(key=rows["key"].fillna(jobs["path"]))
     ordered = rows[["key", "status", *order, *names, "error"]].sort_values(order, ignore_index=True)
     return ordered.astype({"seed": "Int64"})
-
-
-def _settings(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return a column for each setting that not all jobs share."""
-    given = pd.DataFrame(list(jobs["benchmark_options"].map(json.loads)), index=jobs.index)
-    return given.loc[:, given.nunique(dropna=False) > 1]
