@@ -1,4 +1,4 @@
-"""Draw ``variance_shares.svg``: what moves the last mAP on coco18, from the results of ``coco18_orders``."""
+"""Draw ``variance_shares.svg``: what moves the last mAP on coco18, from the jobs of ``coco18_orders``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.report.statistics.estimates import bootstrap_tail
-from cml_bench.report.stored.collect import collect
 from cml_bench.runs.method import parse_method
 
-RESULTS = Path(__file__).resolve().parents[2] / "results" / "reference" / "coco18_orders" / "results"
+JOBS = Path(__file__).resolve().parents[2] / "results" / "reference" / "coco18_orders" / "jobs.csv"
 GRIDS = {
     "with a memory": (("er", "er_herding", "derpp", "dlfl"), ["strategy", "rule", "memory"]),
     "without a memory": (("naive", "lwf", "ewc", "dlfl"), ["strategy", "rule"]),
@@ -23,8 +22,17 @@ GRIDS = {
 DRAWS = 2000
 
 
+def one_an_order(path: Path) -> pd.DataFrame:
+    """Return the jobs of seed 0, one a class order.
+
+    Orders are the units: seeds on one order are much alike, and those of the first three would count them thrice.
+    """
+    jobs = pd.read_csv(path)
+    return jobs[jobs["seed"] == 0]
+
+
 def grid(jobs: pd.DataFrame, strategies: tuple[str, ...], *, memory: bool) -> pd.DataFrame:
-    """Return the jobs of some strategies with or without a memory: factors, block (class order and seed), last mAP."""
+    """Return the jobs of some strategies with or without a memory: factors, block (class order), last mAP."""
     methods = {spec: parse_method(spec) for spec in jobs["method"].unique()}
     options = {spec: dict(method.options) for spec, method in methods.items()}
     table = pd.DataFrame(
@@ -33,7 +41,7 @@ def grid(jobs: pd.DataFrame, strategies: tuple[str, ...], *, memory: bool) -> pd
             "rule": jobs["method"].map(lambda spec: methods[spec].loss),
             "memory": jobs["method"].map(lambda spec: options[spec].get("memory_size", "0")),
             "order": jobs["class_order"],
-            "block": jobs["class_order"] + " " + jobs["seed"].astype(str),
+            "block": jobs["class_order"],
             "value": 100 * jobs["last_map"],
         }
     )
@@ -44,7 +52,7 @@ def shares(table: pd.DataFrame, factors: list[str]) -> pd.Series:
     """Return the share of the variance of ``value`` that each factor and each pair of them explain in a balanced grid.
 
     A factor's share is the variance of its levels' means; a pair's is what the means of its cells have beyond both. The
-    class order is a factor of its own; what is left is ``rest`` (seeds, and how orders and methods suit each other).
+    class order is a factor of its own; what is left is ``rest`` (how orders and methods suit each other, and seeds).
 
     Raises:
         ValueError: If the grid is not balanced: the shares would overlap.
@@ -63,10 +71,10 @@ def shares(table: pd.DataFrame, factors: list[str]) -> pd.Series:
 
 
 def over_blocks(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], pd.Series], draws: int) -> pd.DataFrame:
-    """Return a statistic of jobs with 95 % bootstrap intervals over class orders x seeds, as tables have them.
+    """Return a statistic of jobs with 95 % bootstrap intervals over blocks, as tables have them.
 
     Args:
-        table: Jobs; ``block`` tells class order and seed.
+        table: Jobs; ``block`` tells what is drawn together, a class order say.
         statistic: What is computed of jobs, a number a name.
         draws: How often blocks are drawn anew.
 
@@ -94,7 +102,7 @@ def with_intervals(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
 
 def tables() -> dict[str, pd.DataFrame]:
     """Return the shares in both grids."""
-    jobs = collect(RESULTS)
+    jobs = one_an_order(JOBS)
     return {
         name: with_intervals(grid(jobs, strategies, memory=name == "with a memory"), factors)
         for name, (strategies, factors) in GRIDS.items()
@@ -134,6 +142,6 @@ if __name__ == "__main__":
     for name, table in tables().items():
         print(name, (100 * table).round(1), sep="\n")  # noqa: T201
     strategies, factors = GRIDS["with a memory"]
-    for size, table in by_memory(grid(collect(RESULTS), strategies, memory=True), factors).items():
+    for size, table in by_memory(grid(one_an_order(JOBS), strategies, memory=True), factors).items():
         print(f"with {size} photos", (100 * table).round(), sep="\n")  # noqa: T201
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".svg"))

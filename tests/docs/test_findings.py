@@ -172,7 +172,9 @@ def test_brackets_of_shares_and_ranks_are_what_the_scripts_print() -> None:
             told = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * table.loc[name]))
             assert told in findings, (size, name, told)
             assert told in protocols, (size, name, told)
-    with_memory = shares["grid"](shares["collect"](shares["RESULTS"]), shares["GRIDS"]["with a memory"][0], memory=True)
+    with_memory = shares["grid"](
+        shares["one_an_order"](shares["JOBS"]), shares["GRIDS"]["with a memory"][0], memory=True
+    )
     for size, table in shares["by_memory"](with_memory, shares["GRIDS"]["with a memory"][1]).items():
         for name in ("rule", "strategy"):
             told = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * table.loc[name]))
