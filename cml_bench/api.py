@@ -138,7 +138,8 @@ def compare(
         metrics: Metrics and costs to show; None for the usual ones.
         rows: ``method``, ``strategy``, ``head``, ``loss``, ``benchmark`` or ``class_order``.
         columns: ``metric`` for one table a benchmark configuration; else one of the above, for one table a metric.
-        baseline: Row that all others are tested against in the first metric, on the same seeds and class orders.
+        baseline: Row that all others are tested against in the first metric, on the same seeds and class orders. A
+            method stays in the table whatever ``methods`` says.
         sort: Column to sort by; None for the first metric.
         cost: Whether to add training seconds, peak memory, stored images and trainable parameters.
         published: Whether to set the numbers of the literature beside each table; see
@@ -156,7 +157,7 @@ def compare(
 
     if published and (rows, columns) != ("method", "metric"):
         raise CmlBenchError("published rows are methods and their columns metrics: leave rows and columns as they are")
-    frame = _collected(results, benchmarks, methods)
+    frame = _collected(results, benchmarks, methods, baseline)
     table = compare_frame(
         frame,
         None if metrics is None else _names(metrics),
@@ -257,7 +258,10 @@ def run_jobs(
 
 
 def _collected(
-    results: Path | str | Iterable[Path | str], benchmarks: Sequence[str] | str, methods: Sequence[str] | str
+    results: Path | str | Iterable[Path | str],
+    benchmarks: Sequence[str] | str,
+    methods: Sequence[str] | str,
+    baseline: str | None = None,
 ) -> pd.DataFrame:
     """Return the jobs of one or more results folders; a file in several of them counts once."""
     import pandas as pd
@@ -272,7 +276,7 @@ def _collected(
     frame = pd.concat([collect(Path(folder)) for folder in folders], ignore_index=True)
     if len(folders) > 1:
         frame = without_conflicts(frame[~frame["path"].map(os.path.realpath).duplicated()])
-    return chosen(by_shortest_name(frame), _names(benchmarks), _names(methods))
+    return chosen(by_shortest_name(frame), _names(benchmarks), _names(methods), baseline)
 
 
 def _names(given: Sequence[str] | str) -> Sequence[str]:

@@ -79,6 +79,7 @@ def convert(
     owner: str,
     skip: Iterable[str] = (),
     beside: Iterable[str] = (),
+    written: Callable[[str], str] = "{}=VALUE".format,
 ) -> dict[str, Any]:
     """Return ``options`` as typed keyword arguments of ``target``.
 
@@ -88,6 +89,7 @@ def convert(
         owner: Who has these options, for the error sentence.
         skip: Arguments that are not the user's to set.
         beside: Options that are written in the same place but belong to another; for the suggestion only.
+        written: How and where the user writes an option of a name; for the sentence about one that is not given.
 
     Raises:
         CmlBenchError: If there is no such argument (the nearest is suggested), the text is no value of its type, or an
@@ -125,7 +127,7 @@ def convert(
             raise CmlBenchError(f"option {name}={text!r} of {owner} cannot be used: {reason}") from None
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in typed:
-            raise CmlBenchError(f"{owner} needs option {name!r}: add {name}=VALUE")
+            raise CmlBenchError(f"{owner} needs option {name!r}: add {written(name)}")
     return typed
 
 

@@ -30,6 +30,9 @@ class SweepProgress:
         self._clock = clock
         self._started = self._printed = clock()
         self._fractions = [0.0] * len(jobs)
+        # Of several benchmarks, or under several settings, jobs of a method would read the same.
+        self._benchmarks = {job.benchmark for job in jobs}
+        self._shared = set[tuple[str, str]].intersection(*(set(job.options) for job in jobs)) if jobs else set()
         # What had been done of each job before the time that is measured.
         self._before = [0.0] * len(jobs)
         self._map: dict[int, str] = {}
@@ -67,7 +70,7 @@ class SweepProgress:
 
     def _handle(self, event: Event) -> None:
         job = self.jobs[event.job]
-        name = f"{job.method}  {job.class_order} order, seed {job.seed}"
+        name = self._name(job)
         if event.kind == "start":
             # A job whose process died starts once more.
             self._remove(event.job)
@@ -99,6 +102,11 @@ class SweepProgress:
         else:
             self._finish(event, name)
         self._bars.update(self._total, completed=sum(self._fractions), state=f"{self._done} done")
+
+    def _name(self, job: Job) -> str:
+        benchmark = [job.benchmark] if len(self._benchmarks) > 1 else []
+        settings = [f"{key}={value}" for key, value in job.options if (key, value) not in self._shared]
+        return f"{job.method}  " + ", ".join([*benchmark, f"{job.class_order} order", f"seed {job.seed}", *settings])
 
     def _advance(self, event: Event, state: str) -> None:
         self._bars.update(self._lines[event.job], completed=event.fraction, state=state)

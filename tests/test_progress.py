@@ -41,6 +41,21 @@ def test_short_jobs_take_a_line_each() -> None:
     ]
 
 
+def test_jobs_that_differ_in_settings_or_benchmark_say_so() -> None:
+    """Two tables of a suite with vary have the same methods, class orders and seeds."""
+    jobs = [Job("digits", "naive", options=(("epochs", "1"), ("increment", size))) for size in ("2", "5")]
+    events = [Event(index, kind) for index in (0, 1, 2) for kind in ("start", "done")]
+    assert printed(events[:4], jobs=jobs) == [
+        "done 1/2: naive  default order, seed 0, increment=2",
+        "done 2/2: naive  default order, seed 0, increment=5",
+    ]
+    assert printed(events, jobs=[*jobs, Job("flowers", "naive", options=jobs[1].options)]) == [
+        "done 1/3: naive  digits, default order, seed 0, increment=2",
+        "done 2/3: naive  digits, default order, seed 0, increment=5",
+        "done 3/3: naive  flowers, default order, seed 0, increment=5",
+    ]
+
+
 def test_what_is_wrong_with_a_sweep_is_of_no_job() -> None:
     assert printed([Event(0, "warning", "no label is marked absent")]) == ["warning: no label is marked absent"]
 

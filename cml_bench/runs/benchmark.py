@@ -203,6 +203,11 @@ def load_benchmark(name: str) -> type[Benchmark]:
     return kind
 
 
+def option_of_benchmark(name: str) -> str:
+    """Return how an option of a benchmark is written, and where: the ``written`` of ``options.convert``."""
+    return f"{name}=VALUE (--set {name}=VALUE on the command line, set: {{{name}: VALUE}} in a suite)"
+
+
 @functools.lru_cache(maxsize=2)
 def load_sources(benchmark: Benchmark) -> tuple[Source, Source]:
     """Return a benchmark's sources, read once for all jobs of a sweep."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from cml_bench.models.heads.head import Head
 from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, beyond_defaults, convert
 from cml_bench.registry import load, load_class
-from cml_bench.runs.benchmark import Benchmark, load_benchmark
+from cml_bench.runs.benchmark import Benchmark, load_benchmark, option_of_benchmark
 from cml_bench.runs.declared import check_criterion, check_strategy_class
 from cml_bench.runs.job import LOCATIONS, Job
 from cml_bench.runs.method import Method, parse_method
@@ -112,7 +112,7 @@ def plan(job: Job) -> Plan:
     for key in sorted(LOCATIONS & {*own} - {*arguments(kind)}):
         raise CmlBenchError(f"benchmark {job.benchmark} reads no files of {key}: leave out {key}={own[key]!r:.60}")
     owner = f"benchmark {job.benchmark}"
-    benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy)))
+    benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy), written=option_of_benchmark))
     return plan_method(method, strategy, benchmark, shared)
 
 
@@ -141,7 +141,9 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
     meta = getattr(learner, "meta", None)
     head, criterion = _head(method, meta), _criterion(method, meta)
     wrapper = load_class("wrappers", method.wrap, Wrapper) if method.wrap else None  # type: ignore[type-abstract]
-    criterion_options = convert(criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}")
+    criterion_options = convert(
+        criterion, dict(method.loss_options), owner=f"loss {criterion.meta.name}", written=_of_method(method, "loss.")
+    )
     loss = criterion(**criterion_options)
     check_criterion(criterion.meta.name, loss)
     if wrapper and wrapper.meta.learns:
@@ -156,11 +158,21 @@ def plan_method(method: Method, target: Any, benchmark: Benchmark, settings: Map
         learner=learner,
         learner_options=learner_options,
         head=head,
-        head_options=convert(head, dict(method.head_options), owner=f"head {head.meta.name}", skip=_BUILT),
+        head_options=convert(
+            head,
+            dict(method.head_options),
+            owner=f"head {head.meta.name}",
+            skip=_BUILT,
+            written=_of_method(method, "head."),
+        ),
         criterion=criterion,
         criterion_options=criterion_options,
         wrapper=wrapper,
-        wrapper_options=convert(wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}") if wrapper else {},
+        wrapper_options=convert(
+            wrapper, dict(method.wrap_options), owner=f"wrapper {method.wrap}", written=_of_method(method, "wrap.")
+        )
+        if wrapper
+        else {},
     )
 
 
@@ -201,6 +213,11 @@ def _beside(method: Method, target: Any) -> Iterator[str]:
     meta = getattr(target, "meta", None)
     yield from (f"head.{name}" for name in arguments(_head(method, meta), _BUILT))
     yield from (f"loss.{name}" for name in arguments(_criterion(method, meta)))
+
+
+def _of_method(method: Method, part: str = "") -> Callable[[str], str]:
+    """Return how options of a method, or of a part of it, are written and where."""
+    return lambda name: f"{part}{name}=VALUE to the method, as in '{method.strategy} {part}{name}=VALUE'"
 
 
 def _check_place(options: Iterable[str], target: Any) -> None:
@@ -259,9 +276,9 @@ def _check_device(device: str, count: int) -> None:
 
 
 def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    name, owner = method.strategy, f"strategy {method.strategy}"
+    name, owner, written = method.strategy, f"strategy {method.strategy}", _of_method(method)
     if inspect.isclass(target) and issubclass(target, Strategy):
-        return target(**convert(target, options, owner=owner, beside=_beside(method, target))), {}
+        return target(**convert(target, options, owner=owner, beside=_beside(method, target), written=written)), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
     for kind, key, what in ((Criterion, "loss", "criterion"), (Head, "head", "head")):
         if inspect.isclass(target) and issubclass(target, kind):
@@ -270,4 +287,4 @@ def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any,
         raise CmlBenchError(
             f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"
         )
-    return target, convert(target, options, owner=owner, skip=_SUPPLIED)
+    return target, convert(target, options, owner=owner, skip=_SUPPLIED, written=written)

@@ -6,16 +6,20 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
-from typing import Any, NoReturn
+from typing import Any
 
 SECONDS = 5.0
 """How long a signal waits for a job to come to where it can be stored."""
 
 STORING = 30.0
 """Seconds that another process has to store its job before it is killed; SLURM waits as long."""
+
+ONE_REQUEST = 1.0
+"""Seconds within which a second SIGTERM is the first one's: timeout sends one to its command and one to the group."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """SIGUSR2 is what submitit sends before the time of a SLURM task is over."""
@@ -39,21 +43,24 @@ def end_with_parent() -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise ``Terminated`` in the main thread at the first SIGTERM; a second one ends the process at once."""
-    asked = False
+    """Raise ``Terminated`` in the main thread at the first SIGTERM; a second request ends the process at once."""
+    asked: float | None = None
 
-    def stop(*_: Any) -> NoReturn:
+    def stop(*_: Any) -> None:
         nonlocal asked
-        asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+        if asked is None:
+            asked = time.monotonic()
+            raise Terminated
+        if time.monotonic() - asked > ONE_REQUEST:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt as error:
         # Ray makes a KeyboardInterrupt of whatever a handler raises while it waits.
-        if asked and not isinstance(error, Terminated):
+        if asked is not None and not isinstance(error, Terminated):
             raise Terminated from None
         raise
     finally:

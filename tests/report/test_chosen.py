@@ -43,6 +43,32 @@ def test_a_method_is_chosen_by_words_that_it_has(runs: Path, methods: tuple[str,
 
 
 @pytest.mark.parametrize(
+    ("methods", "baseline", "found"),
+    [
+        ("er memory_size=50", "naive", {"naive", "er head=dlfl memory_size=50"}),
+        ("naive", "er head=dlfl memory_size=2000", {"naive", "er head=dlfl memory_size=2000"}),
+        # One of those chosen is it already, and no other comes beside it.
+        ("memory_size=50", "er", {"er head=dlfl memory_size=50"}),
+        ("naive", "er_herding", {"naive", "er_herding head=dlfl"}),
+    ],
+)
+def test_a_baseline_stays_whatever_is_chosen(runs: Path, methods: str, baseline: str, found: set[str]) -> None:
+    tables = cml_bench.compare(runs, "last_map", baseline=baseline, methods=methods).benchmarks
+    assert len(tables) == 2
+    for table in tables:
+        assert set(table.rows["method"]) == found
+        assert table.baseline is not None
+        assert table.baseline.split()[0] == baseline.split()[0]
+
+
+def test_a_baseline_that_is_no_method_chooses_nothing(runs: Path) -> None:
+    (table,) = cml_bench.compare(
+        runs, "last_map", rows="head", baseline="linear", benchmarks="digits", methods=("er memory_size=50", "naive")
+    ).benchmarks
+    assert table.baseline == "linear"
+
+
+@pytest.mark.parametrize(
     ("benchmarks", "methods", "told"),
     [
         (["digit"], [], "no result is of benchmark 'digit': did you mean 'digits'?"),

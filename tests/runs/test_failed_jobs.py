@@ -132,3 +132,30 @@ def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], 
 def test_a_wrong_base_of_a_criterion_is_found_before_training(small_jobs: Any) -> None:
     with pytest.raises(CmlBenchError, match="did you mean 'bce'"):
         check_jobs(small_jobs(["naive loss=assume_negative loss.base=bec"]))
+
+
+def test_an_option_that_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "wide.py"
+    path.write_text(
+        "from cml_bench.models.heads.linear import LinearHead\n"
+        "class Wide(LinearHead):\n"
+        "    def __init__(self, in_features, *, width: int):\n"
+        "        super().__init__(in_features)\n"
+    )
+    for benchmark, method, told in (
+        (
+            "image_folder",
+            "naive",
+            "benchmark image_folder needs option 'root': add root=VALUE (--set root=VALUE on the command line, "
+            "set: {root: VALUE} in a suite)",
+        ),
+        (
+            "digits",
+            "avalanche.training.plugins:EWCPlugin",
+            "add ewc_lambda=VALUE to the method, as in 'avalanche.training.plugins:EWCPlugin ewc_lambda=VALUE'",
+        ),
+        ("digits", f"naive head={path}:Wide", "add head.width=VALUE to the method, as in 'naive head.width=VALUE'"),
+    ):
+        with pytest.raises(CmlBenchError) as caught:
+            check_jobs(make_jobs([benchmark], [method], ["default"], [0]))
+        assert str(caught.value).endswith(told)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from cml_bench.labels import PRESENT, UNMARKED, is_known, row_blocks
 from cml_bench.options import as_text, convert
-from cml_bench.runs.benchmark import Benchmark, load_benchmark
+from cml_bench.runs.benchmark import Benchmark, load_benchmark, option_of_benchmark
 from cml_bench.streams.builder import Annotation
 from cml_bench.streams.scenario import MultiLabelScenario, Split, n_seen_before
 
@@ -96,7 +96,7 @@ def describe(benchmark: str, *, class_order: str | Sequence[str] | None = None, 
     given = {key: as_text(value) for key, value in options.items()}
     if "ignore" in typing.get_args(typing.get_type_hints(kind).get("missing")):
         given.setdefault("missing", "ignore")
-    made = kind(**convert(kind, given, owner=f"benchmark {benchmark}"))
+    made = kind(**convert(kind, given, owner=f"benchmark {benchmark}", written=option_of_benchmark))
     scenario = made.build(class_order=class_order)
     rows, labels, shares = count_stream(scenario, made.annotation)
     facts = _facts(made, scenario, class_order, labels)

@@ -10,7 +10,12 @@ from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.options import split_words
 
 
-def chosen(jobs: pd.DataFrame, benchmarks: Collection[str] = (), methods: Collection[str] = ()) -> pd.DataFrame:
+def chosen(
+    jobs: pd.DataFrame,
+    benchmarks: Collection[str] = (),
+    methods: Collection[str] = (),
+    baseline: str | None = None,
+) -> pd.DataFrame:
     """Return the jobs of these benchmarks and methods, and what cannot be read, which may be one of them.
 
     Args:
@@ -18,6 +23,7 @@ def chosen(jobs: pd.DataFrame, benchmarks: Collection[str] = (), methods: Collec
         benchmarks: Names as jobs give them; none for all.
         methods: Words that a method must have, as in ``"er head=dlfl"``, which stands for every ``er`` with that head,
             whatever its other options; a method of any of them is taken, none for all.
+        baseline: A method, in full or by its first word, that is taken as well if none of those chosen is it.
 
     Raises:
         CmlBenchError: If no job is of a benchmark or method that is asked for.
@@ -32,8 +38,17 @@ def chosen(jobs: pd.DataFrame, benchmarks: Collection[str] = (), methods: Collec
         # What a table calls a method, and what its job was given, which may name defaults.
         words = {text: set(split_words(text)) for text in {*jobs["method"].dropna(), *jobs["named"].dropna()}}
         wanted = {text for method in methods for text in _with_words(method, words)}
-        jobs = jobs[jobs["method"].isin(wanted) | jobs["named"].isin(wanted) | (jobs["status"] == "unreadable")]
+        taken = jobs["method"].isin(wanted) | jobs["named"].isin(wanted)
+        if baseline is not None and not _is(baseline, jobs[taken]).any():
+            taken |= _is(baseline, jobs)
+        jobs = jobs[taken | (jobs["status"] == "unreadable")]
     return jobs
+
+
+def _is(method: str, jobs: pd.DataFrame) -> pd.Series[bool]:
+    """Return which jobs are of a method that is named in full or, where none is named so, by its first word."""
+    named = (jobs["method"] == method) | (jobs["named"] == method)
+    return named if named.any() else jobs["method"].str.split().str[0] == method
 
 
 def _with_words(method: str, words: Mapping[str, Collection[str]]) -> list[str]:
