@@ -1,7 +1,7 @@
 """Paired differences that pages claim, made again from the jobs: mean and 95 % interval, as printed.
 
-Over nine class orders, or over three seeds on each of three: there a dagger tells that the interval leaves 0 out although
-one of the orders has the other sign.
+Over nine class orders, or over three seeds on each of three: there a dagger tells that the interval leaves 0 out
+although one of the orders has the other sign.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from cml_bench.report.statistics.differences import differences_from
 from cml_bench.report.statistics.verdict import few_seeds, format_p, rank_verdict, verdict
 
 
@@ -146,8 +148,36 @@ def test_heads_on_one_seed_are_one_block_of_the_ranks() -> None:
     assert "a lacks 1 of 6 blocks, left out for all: benchmark coco, seed 0." in told
 
 
+def test_six_class_orders_are_the_pairs_whatever_their_seeds() -> None:
+    """Three seeds on each of six orders: on one order the other leads, as chance has it in one of six."""
+    base = np.repeat(np.linspace(0.5, 0.6, 6), 3)
+    lead = np.repeat([0.1, 0.11, 0.12, 0.13, 0.14, -0.001], 3)
+    told = verdict(blocks(3, 6, a=base, b=base + lead), "last mAP").text
+    assert "over 6 class orders, Wilcoxon p = 0.062): cannot be told apart from a" in told
+    lead[15:] = 0.09
+    assert verdict(blocks(3, 6, a=base, b=base + lead), "last mAP").text.endswith(
+        "over 6 class orders, Wilcoxon p = 0.031): real."
+    )
+    # On nine orders a lead need not hold on each.
+    lead = np.array([0.1, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.17, -0.001])
+    told = verdict(blocks(1, 9, a=np.full(9, 0.5), b=0.5 + lead), "last mAP").text
+    assert told.endswith("over 9 class orders, Wilcoxon p = 0.0078): real.")
+
+
+def test_a_baseline_is_compared_over_class_orders_where_they_are_six() -> None:
+    generator = np.random.default_rng(0)
+    figures = {name: generator.normal(size=18) for name in ("a", "b")}
+    found = differences_from(blocks(3, 6, **{name: list(values) for name, values in figures.items()}), "a").loc["b"]
+    by_order = (figures["b"] - figures["a"]).reshape(6, 3).mean(1)
+    assert found["n"] == 6
+    assert found["difference"] == pytest.approx(by_order.mean())
+    assert found["p"] == pytest.approx(stats.wilcoxon(by_order).pvalue)
+    assert differences_from(blocks(3, 5, a=[0.0] * 15, b=[1.0] * 15), "a").loc["b", "n"] == 15
+
+
 def test_few_seeds_are_warned_of() -> None:
     assert few_seeds(blocks(2, 5, a=[0.1] * 10)).startswith("Warning: 2 seeds only")
+    assert few_seeds(blocks(1, 6, a=[0.1] * 6)) == ""
     assert few_seeds(blocks(3, a=[0.1] * 3)) == ""
     assert few_seeds(blocks(3, a=[0.1, math.nan, math.nan])).startswith("Warning: 1 seed only")
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values, estimates
+from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values, estimates, pairs_needed
 
 DECIMALS: Final = 12
 """What is ranked is rounded to so many: the rounding of the machine would break ties and make zeros differ."""
@@ -59,7 +59,9 @@ def one_a_pair(blocks: pd.DataFrame) -> pd.DataFrame:
     """Return blocks in which those of the same benchmark, class order and seed are one, by their mean.
 
     Two heads on one seed are no two pairs of strategies: their jobs share images and draws, and counted twice they
-    would make any difference look real.
+    would make any difference look real. So would seeds on one class order, which are much alike: where there are orders
+    enough for a test, the orders are the pairs. With fewer, there is no test but over seeds as well, and ``verdict``
+    says of which orders it speaks.
 
     Args:
         blocks: One row a block, its index levels named, one column a competitor; NaN where a job is missing.
@@ -68,16 +70,27 @@ def one_a_pair(blocks: pd.DataFrame) -> pd.DataFrame:
         One row a pair; NaN where one of the averaged is.
     """
     levels = [name for name in blocks.index.names if name in _PAIR]
+    if has_orders_enough(blocks):
+        levels.remove("seed")
     if not blocks.index.to_frame(index=False)[levels].duplicated().any():
         return blocks
     means, whole = blocks.groupby(level=levels).mean(), blocks.notna().groupby(level=levels).all()
     return means.where(whole)
 
 
+def has_orders_enough(blocks: pd.DataFrame) -> bool:
+    """Return whether a test over the class orders of these blocks alone can find anything: whether they are six."""
+    levels = blocks.index.names
+    if "seed" not in levels or "class_order" not in levels:
+        return False
+    return blocks.index.get_level_values("class_order").nunique() >= pairs_needed()
+
+
 def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str] = ()) -> pd.DataFrame:
     """Compare every method with one, each over the blocks that both have, and correct for their number.
 
-    Blocks that share benchmark, class order and seed are one pair, by the mean of their differences.
+    Blocks that share benchmark, class order and seed are one pair, by the mean of their differences; with six class
+    orders or more, so are those that share benchmark and class order.
 
     A test that has too few pairs to find anything, whatever they are, is not counted among those that are corrected
     for, and has no corrected p-value (Tarone 1990, "A modified Bonferroni method for discrete data", Biometrics 46);

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.report.statistics.differences import DECIMALS, Difference, judged, one_a_pair
+from cml_bench.report.statistics.differences import DECIMALS, Difference, has_orders_enough, judged, one_a_pair
 from cml_bench.report.statistics.estimates import FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.ranks import FEWEST_BLOCKS, Ranking, rank_methods
 
@@ -45,9 +45,9 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     number of methods is needed for this one claim, although the data chose the method: to call the wrong one best, all
     tests must err together, and if two are equal at the top, each is called better with half of 5 %.
 
-    Seeds on one class order are alike: nine jobs on three orders say little about a fourth. So the lead must hold on
-    each class order, and below six of these (with fewer no test over orders alone can find anything) the line says
-    that it speaks of them.
+    Seeds on one class order are alike: nine jobs on three orders say little about a fourth. So six class orders or more
+    are the pairs, each by the mean of its seeds. Below six (no test over orders alone can find anything) seeds are
+    pairs, too, the lead must hold on each class order, and the line says that it speaks of these.
 
     Source: Gutmann and Maymin 1987, "Is the Selected Population the Best?", Annals of Statistics 15.
 
@@ -59,6 +59,7 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
+    speaks_of_orders = has_orders_enough(rivals.dropna())
     rivals = one_a_pair(rivals.dropna())
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
@@ -83,12 +84,12 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     if doubtful:
         names = listed([f"{other} ({format_p(found[other].p)})" if other != second else other for other in doubtful])
         return Verdict(f"{opening} ({evidence}): cannot be told apart from {names}.{apart}", best)
-    turned = _turned(sign * rivals, best)
+    turned = "" if speaks_of_orders else _turned(sign * rivals, best)
     if turned:
         return Verdict(f"{opening} ({evidence}): cannot be told apart from {turned}.{apart}", best)
     orders = _count(rivals, "class_order")
     where = " on this class order" if orders == 1 else f" on these {orders} class orders"
-    scope = where if 0 < orders < pairs_needed() else ""
+    scope = where if orders and not speaks_of_orders else ""
     return Verdict(f"{opening} ({evidence}): real{scope}.{apart}", best, real=True)
 
 
@@ -127,9 +128,10 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
 
 
 def few_seeds(blocks: pd.DataFrame) -> str:
-    """Return a warning if there are fewer than three seeds behind a table, else nothing."""
-    seeds = _count(blocks.dropna(how="all"), "seed")
-    if not 0 < seeds < FEWEST_SEEDS:
+    """Return a warning if there are fewer than three seeds behind a table, and no class orders in their place."""
+    there = blocks.dropna(how="all")
+    seeds = _count(there, "seed")
+    if has_orders_enough(there) or not 0 < seeds < FEWEST_SEEDS:
         return ""
     told = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return f"Warning: {told} only; means and deviations of so few say little. Run --seeds {FEWEST_SEEDS} or more."
@@ -199,8 +201,10 @@ def _interval(difference: Difference, scale: float) -> str:
 
 
 def _pairs(blocks: pd.DataFrame) -> str:
-    """Return ``9 pairs``, and how they come about if they are a whole grid of seeds and class orders."""
+    """Return ``9 pairs``, and how they come about if they are a whole grid of seeds and class orders, or orders."""
     seeds, orders = _count(blocks, "seed"), _count(blocks, "class_order")
+    if orders == len(blocks):
+        return f"{orders} class orders"
     if orders * seeds != len(blocks):
         return f"{len(blocks)} pairs"
     return f"{len(blocks)} pairs, {seeds} seeds x {orders} class order{'s' if orders > 1 else ''}"
