@@ -192,6 +192,16 @@ def brightness(page: Page, selector: str, name: str) -> float:
     return sum(int(part) for part in colour.strip("rgb()").split(",")) / 765
 
 
+def test_no_head_of_a_column_runs_into_the_next(opened: Open) -> None:
+    """A setting in a head is one word, and may be wider than the figures below."""
+    page = opened()
+    heads = page.locator(".summary thead th")
+    heads.first.evaluate("head => { head.textContent = 'regime=missing_positives_and_more' }")
+    over = heads.evaluate_all("heads => heads.filter(head => head.scrollWidth > head.clientWidth + 1).length")
+    assert heads.count() > 0
+    assert over == 0
+
+
 def test_dark_where_the_reader_likes_it_dark_pictures_as_well(opened: Open) -> None:
     light, dark = opened(color_scheme="light"), opened(color_scheme="dark")
     assert brightness(light, "body", "backgroundColor") > 0.95
