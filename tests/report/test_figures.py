@@ -148,6 +148,17 @@ def test_the_same_images_under_two_settings_are_one_block_of_the_ranks(tmp_path:
     assert "over 6 blocks (benchmark, class order and seed)" in picture.caption
 
 
+def test_six_class_orders_are_the_blocks_of_the_ranks(tmp_path: Path, stored_runs: Make) -> None:
+    methods = ("er", "dlfl", "naive")
+    orders = ("default", *(f"random:{i}" for i in range(1, 6)))
+    names = tuple("abcdefghijkl")
+    stored_runs(tmp_path, methods, seeds=(0, 1), orders=orders, names=names, benchmarks=("digits", "voc"))
+    (table,) = compare(collect(tmp_path), columns="benchmark").benchmarks
+    with drawing():
+        picture = ranks.draw(table, make_looks(methods))
+    assert "over 12 blocks (benchmark and class order)" in picture.caption
+
+
 def test_f1_over_thresholds_is_scikit_learns(drawing_section: Make) -> None:
     section = drawing_section(METHODS, seeds=(0,), orders=("default",))
     found = calibrate(section)

@@ -39,7 +39,9 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     counts = {str(method): int(blocks[method].notna().sum()) for method in blocks}
     most = max(counts.values(), default=0)
     whole = [method for method, count in counts.items() if count == most]
-    ranking = rank_methods(one_a_pair(blocks[whole]), lower_is_better=known.lower_is_better)
+    pairs = one_a_pair(blocks[whole])
+    ranking = rank_methods(pairs, lower_is_better=known.lower_is_better)
+    each = "benchmark, class order and seed" if "seed" in pairs.index.names else "benchmark and class order"
     # Imported here because it takes a second.
     from scikit_posthocs import critical_difference_diagram
 
@@ -67,7 +69,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     axes.set_title("average rank", fontsize=8, pad=4)
     absent = [f"{looks[method].name} ({count} of {most})" for method, count in counts.items() if count < most]
     caption = sentences(
-        f"Average rank in {known.heading} over {ranking.n_blocks} blocks (benchmark, class order and seed); 1 is best. "
+        f"Average rank in {known.heading} over {ranking.n_blocks} blocks ({each}); 1 is best. "
         f"Methods joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "
         f"{ranking.critical_difference:.2f}). Friedman's test: {format_p(ranking.p)}"
         f"{'' if ranking.p < SIGNIFICANCE else ', so that no difference counts'}. Blocks of one benchmark share its "

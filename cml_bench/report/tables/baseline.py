@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from cml_bench.errors import CmlBenchError, suggest
@@ -35,10 +35,13 @@ def with_baseline(tables: Sequence[BenchmarkTable], baseline: str) -> list[Bench
     return compared
 
 
+def meant(name: str, labels: Collection[str]) -> list[str]:
+    """Return which labels a baseline's name stands for: itself, or else those whose first word it is."""
+    return [name] if name in labels else [label for label in labels if label.split()[0] == name]
+
+
 def _match(name: str, labels: list[str]) -> str | None:
-    if name in labels:
-        return name
-    alike = [label for label in labels if label.split()[0] == name]
+    alike = meant(name, labels)
     if len(alike) > 1:
         raise CmlBenchError(f"baseline {name!r} is several rows: name one in full, as {alike[0]!r} or {alike[1]!r}")
     return alike[0] if alike else None

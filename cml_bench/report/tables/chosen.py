@@ -8,6 +8,7 @@ import pandas as pd
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.options import split_words
+from cml_bench.report.tables.baseline import meant
 
 
 def chosen(
@@ -38,17 +39,10 @@ def chosen(
         # What a table calls a method, and what its job was given, which may name defaults.
         words = {text: set(split_words(text)) for text in {*jobs["method"].dropna(), *jobs["named"].dropna()}}
         wanted = {text for method in methods for text in _with_words(method, words)}
-        taken = jobs["method"].isin(wanted) | jobs["named"].isin(wanted)
-        if baseline is not None and not _is(baseline, jobs[taken]).any():
-            taken |= _is(baseline, jobs)
-        jobs = jobs[taken | (jobs["status"] == "unreadable")]
+        if baseline is not None and not meant(baseline, wanted):
+            wanted.update(meant(baseline, words))
+        jobs = jobs[jobs["method"].isin(wanted) | jobs["named"].isin(wanted) | (jobs["status"] == "unreadable")]
     return jobs
-
-
-def _is(method: str, jobs: pd.DataFrame) -> pd.Series[bool]:
-    """Return which jobs are of a method that is named in full or, where none is named so, by its first word."""
-    named = (jobs["method"] == method) | (jobs["named"] == method)
-    return named if named.any() else jobs["method"].str.split().str[0] == method
 
 
 def _with_words(method: str, words: Mapping[str, Collection[str]]) -> list[str]:
