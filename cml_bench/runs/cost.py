@@ -94,7 +94,7 @@ class CostMeter:
         now = time.perf_counter()
         if self._phase is not None:
             self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._began
-            _raise(self.peak_memory_mb, self._phase, _peak_resident_mb())
+            _raise(self.peak_memory_mb, self._phase, peak_resident_mb())
             if self._gpu is not None:
                 _raise(self.peak_gpu_memory_mb, self._phase, torch.cuda.max_memory_allocated(self._gpu) / _MIB**2)
         if phase is not None:
@@ -123,7 +123,11 @@ def _raise(peaks: dict[str, float], phase: str, value: float) -> None:
     peaks[phase] = max(value, peaks.get(phase, 0.0))
 
 
-def _peak_resident_mb() -> float:
+def peak_resident_mb() -> float:
+    """Return the most megabytes (of 1024 x 1024 bytes) that this process has held.
+
+    ``ru_maxrss`` is the last resort: a program that a large process starts begins with the peak of that one.
+    """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / _MIB

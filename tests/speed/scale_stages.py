@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
+from cml_bench.runs.cost import peak_resident_mb
 from cml_bench.runs.learn import predict
 from cml_bench.streams.builder import label_incremental_benchmark
 from cml_bench.streams.scenario import MultiLabelScenario
@@ -37,17 +37,13 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.stages: dict[str, dict[str, float]] = {}
-        self._before, self._last = self._peak(), time.perf_counter()
+        self._before, self._last = peak_resident_mb(), time.perf_counter()
 
     def lap(self, stage: str) -> None:
         """End a stage."""
         now = time.perf_counter()
-        self.stages[stage] = {"seconds": now - self._last, "megabytes": self._peak() - self._before}
+        self.stages[stage] = {"seconds": now - self._last, "megabytes": peak_resident_mb() - self._before}
         self._last = time.perf_counter()
-
-    @staticmethod
-    def _peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(n: int, n_labels: int, folder: Path) -> None:

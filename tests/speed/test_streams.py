@@ -16,23 +16,23 @@ import pytest
 SIZES = {"COCO": (82_081, 80), "NUS-WIDE": (161_789, 81), "a million": (1_000_000, 500)}
 
 SCRIPT = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import numpy as np
 from cml_bench.data.image_files import ImageFiles
 from cml_bench.data.table import LabelTable
+from cml_bench.runs.cost import peak_resident_mb
 from cml_bench.streams.builder import label_incremental_benchmark
 
 n, n_labels, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
+before = peak_resident_mb()
 start = time.perf_counter()
 table = LabelTable.load(folder / "table.npz")
 loaded = time.perf_counter()
 sources = [ImageFiles(table, folder, name="made", split=split, missing="ignore") for split in ("train", "test")]
 scenario = label_incremental_benchmark(*sources, class_order="random:1", increment=n_labels // 10)
 built = time.perf_counter()
-print(json.dumps({"load": loaded - start, "build": built - loaded, "bytes": peak() - before,
+print(json.dumps({"load": loaded - start, "build": built - loaded, "megabytes": peak_resident_mb() - before,
                   "images": sum(len(experience.dataset) for experience in scenario.train_stream)}))
 """
 
@@ -53,4 +53,4 @@ def test_a_stream_from_a_stored_table(
     coco = name == "COCO"
     measured(what, made["load"] + made["build"], "s", "<= 1" if coco else "")
     # Two sources share one table of n x labels bytes.
-    measured(what, made["bytes"] / 2**20 - n * n_labels / 2**20, "MB above its table", "<= 100" if coco else "")
+    measured(what, made["megabytes"] - n * n_labels / 2**20, "MB above its table", "<= 100" if coco else "")
