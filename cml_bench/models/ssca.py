@@ -54,7 +54,7 @@ class SSCAStep(nn.Module):
         """Return the next queries (B, n, width), and the attention (B, heads, n, N) if it is asked for.
 
         Args:
-            queries: (B, n, width).
+            queries: (B, n, width), or (n, width) where they do not differ by image: these are projected once.
             tokens: (B, N, width).
             need_attention: The attention must be written out; without it a fused kernel is used.
         """
@@ -64,5 +64,6 @@ class SSCAStep(nn.Module):
             read = attention @ value
         else:
             attention = None
-            read = F.scaled_dot_product_attention(split_heads(query, self.heads), split_heads(key, self.heads), value)
+            each = split_heads(query, self.heads).expand(len(tokens), -1, -1, -1)
+            read = F.scaled_dot_product_attention(each, split_heads(key, self.heads), value)
         return self.norm(queries + merge_heads(read)), attention

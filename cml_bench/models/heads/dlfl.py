@@ -125,7 +125,7 @@ class DLFLHead(LabelRowsHead):
         assert self.project is not None
         assert self.cascade is not None
         tokens = self.project(tokens)
-        queries, attention = torch.cat(list(self.queries)).expand(len(tokens), -1, -1), None
+        queries, attention = torch.cat(list(self.queries)), None
         for step in self.cascade:
             queries, attention = step(queries, tokens, self.need_attention)
         return queries, attention
