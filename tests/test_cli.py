@@ -269,6 +269,11 @@ def test_check_takes_plug_ins_of_other_kinds(capsys: Any, subject: str) -> None:
     assert {line.split()[0] for line in out.splitlines()} <= {"passed", "skipped"}
 
 
+@pytest.mark.parametrize("subject", ["clml+asl", "./my_loss.py:MyLoss+asl gamma_neg=2"])
+def test_check_says_how_a_criterion_on_another_is_named(capsys: Any, subject: str) -> None:
+    assert call(capsys, "check", subject)[2].endswith(f"a criterion stands on another: write criterion:{subject}\n")
+
+
 def test_check_exits_with_1_and_names_what_failed(capsys: Any) -> None:
     code, out, err = call(capsys, "check", "criterion:assume_negative scope=seen")
     assert code == 1

@@ -203,7 +203,7 @@ def _data_set(name: str, root: str, words: Sequence[str] | None) -> DataSet:
 
     kind = _kind(name)
     options = dict(parse_pairs([f"root={root}", *(words or [])]))
-    return kind(**convert(kind, options, owner=f"data set {name}"))
+    return kind(**convert(kind, options, owner=f"data set {name}", written="--set {}=VALUE".format))
 
 
 def _splits(data: DataSet, given: Sequence[str] | None) -> list[str]:

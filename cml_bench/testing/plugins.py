@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.testing.benchmarks import check_benchmark
 from cml_bench.testing.criteria import check_criterion
 from cml_bench.testing.heads import check_head
@@ -25,4 +26,6 @@ def check(subject: str, *, raise_on_failure: bool = True) -> list[CheckOutcome]:
     makers = {"benchmark": check_benchmark, "criterion": check_criterion, "head": check_head}
     if kind in makers:
         return makers[kind](rest, raise_on_failure=raise_on_failure)
+    if "+" in subject.partition(" ")[0]:
+        raise CmlBenchError(f"{subject!r:.100} is no strategy, a criterion stands on another: write criterion:{subject}")
     return check_strategy(rest if kind == "strategy" else subject, raise_on_failure=raise_on_failure)

@@ -85,7 +85,7 @@ def test_a_strategy_is_a_bound_if_all_its_jobs_are(one: Any, frame_of: Any, grid
 
 def test_a_baseline_that_cannot_be_tested_says_so(one: Any, frame_of: Any, grid_of: Any, job: Any) -> None:
     table = one(frame_of(*grid_of(2, 2, er=0.5, a=0.6, b=0.7)), baseline="er")
-    assert table.notes[-1].endswith("No p can reach 0.05 with 4 pairs: that takes 7, as --seeds 3 --class-orders 3.")
+    assert table.notes[-1].endswith("No p can reach 0.05 with 4 pairs: that takes 7, as --class-orders 7.")
     apart = one(frame_of(job("er", 0, 0.5), job("a", 1, 0.6)), baseline="er")
     assert apart.notes[-1] == "No job of another row has the seed and class order of one of er: nothing to compare."
 

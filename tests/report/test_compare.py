@@ -92,7 +92,7 @@ def test_versions_of_a_benchmark_are_columns_of_their_own(one: Any, frame_of: An
 def test_several_benchmarks_and_what_they_lack_are_named(frame_of: Any, grid_of: Any) -> None:
     frame = frame_of(*grid_of(2, 1, er=0.5, lwf=0.4), *grid_of(2, 1, "voc", er=0.8))
     assert compare(frame).notes == (
-        "2 benchmarks, one table each: --columns benchmark puts them side by side.",
+        "2 benchmarks or settings of one, a table each: --columns benchmark puts them side by side.",
         "No job on Voc, B0-C2: lwf.",
     )
     assert compare(frame, columns="benchmark").notes == ("No job on Voc, B0-C2: lwf.",)

@@ -153,7 +153,7 @@ def test_notes_in_latex_are_for_readers_of_a_paper(frame_of: Any, grid_of: Any) 
         "over 2 pairs: cannot be told apart. A test needs 6 pairs.\\par",
         "footnotesize 2 seeds only; means and deviations of so few say little.\\par",
         "No p can reach 0.05 with 2 pairs: that takes 6.\\par",
-        "2 benchmarks, one table each.\\par",
+        "2 benchmarks or settings of one, a table each.\\par",
         "./a-{}-b.py:C",
     ):
         assert told in text

@@ -51,7 +51,6 @@ def main(n: int, n_labels: int, folder: Path) -> None:
     torch.set_num_threads(1)
     watch = Stopwatch()
     table = LabelTable.load(folder / "table.npz")
-    watch.lap("load")
     # Stands in for cached features: read from the disk batch by batch.
     features = torch.from_numpy(np.memmap(folder / "features", dtype=np.float16, mode="w+", shape=(n, WIDTH)))
     sources = [ImageFiles(table, folder, name="made", split=split, missing="ignore") for split in ("train", "test")]

@@ -78,7 +78,8 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
     n = len(rivals)
     if n < pairs_needed():
         pairs = "1 pair" if n == 1 else f"{n} pairs"
-        return Verdict(f"{opening} over {pairs}: cannot be told apart. {_remedy(rivals)}{apart}", best)
+        remedy = f"A test needs {pairs_needed()} pairs: run --class-orders {pairs_needed()}."
+        return Verdict(f"{opening} over {pairs}: cannot be told apart. {remedy}{apart}", best)
     evidence = f"{_interval(lead, scale)} over {_pairs(rivals)}, Wilcoxon {format_p(lead.p)}"
     doubtful = [other for other, difference in found.items() if not _is_told(difference)]
     if doubtful:
@@ -134,7 +135,8 @@ def few_seeds(blocks: pd.DataFrame) -> str:
     if has_orders_enough(there) or not 0 < seeds < FEWEST_SEEDS:
         return ""
     told = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    return f"Warning: {told} only; means and deviations of so few say little. Run --seeds {FEWEST_SEEDS} or more."
+    advice = f"Run --class-orders {pairs_needed()}; --seeds {FEWEST_SEEDS} speak of no other order"
+    return f"Warning: {told} only; means and deviations of so few say little. {advice}."
 
 
 def format_p(p: float) -> str:
@@ -208,14 +210,6 @@ def _pairs(blocks: pd.DataFrame) -> str:
     if orders * seeds != len(blocks):
         return f"{len(blocks)} pairs"
     return f"{len(blocks)} pairs, {seeds} seeds x {orders} class order{'s' if orders > 1 else ''}"
-
-
-def _remedy(blocks: pd.DataFrame) -> str:
-    """Say how many more jobs a test needs."""
-    seeds, orders = _count(blocks, "seed"), _count(blocks, "class_order")
-    needed = pairs_needed()
-    more = max(FEWEST_SEEDS, seeds)
-    return f"A test needs {needed} pairs: run --seeds {more} --class-orders {max(orders, math.ceil(needed / more))}."
 
 
 def _count(blocks: pd.DataFrame, level: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cml_bench.report.statistics.estimates import CONFIDENCE, FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
+from cml_bench.report.statistics.estimates import CONFIDENCE, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.verdict import listed
 from cml_bench.report.tables.keys import BLOCK
 from cml_bench.runs.job import class_orders_text, seeds_text
@@ -151,7 +151,7 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> s
         needed, most = pairs_needed(comparisons), int(differences["n"].max())
         remark += (
             f" No p can reach {SIGNIFICANCE:g} with {most} pair{'s' * (most != 1)}: that takes {needed}, as "
-            f"--seeds {FEWEST_SEEDS} --class-orders {-(-needed // FEWEST_SEEDS)}."
+            f"--class-orders {needed}."
         )
     return remark
 
@@ -163,7 +163,7 @@ def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str
         return ()
     remarks = []
     if one_table_each:
-        remarks.append(f"{len(labels)} benchmarks, one table each: --columns benchmark puts them side by side.")
+        remarks.append(f"{len(labels)} benchmarks or settings of one, a table each: --columns benchmark puts them side by side.")
     methods = set(keys["method"])
     for label in labels:
         absent = methods - set(keys.loc[keys["benchmark"] == label, "method"])
