@@ -27,5 +27,7 @@ def check(subject: str, *, raise_on_failure: bool = True) -> list[CheckOutcome]:
     if kind in makers:
         return makers[kind](rest, raise_on_failure=raise_on_failure)
     if "+" in subject.partition(" ")[0]:
-        raise CmlBenchError(f"{subject!r:.100} is no strategy, a criterion stands on another: write criterion:{subject}")
+        raise CmlBenchError(
+            f"{subject!r:.100} is no strategy, a criterion stands on another: write criterion:{subject}"
+        )
     return check_strategy(rest if kind == "strategy" else subject, raise_on_failure=raise_on_failure)

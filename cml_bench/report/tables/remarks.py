@@ -163,7 +163,9 @@ def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str
         return ()
     remarks = []
     if one_table_each:
-        remarks.append(f"{len(labels)} benchmarks or settings of one, a table each: --columns benchmark puts them side by side.")
+        remarks.append(
+            f"{len(labels)} benchmarks or settings of one, a table each: --columns benchmark puts them side by side."
+        )
     methods = set(keys["method"])
     for label in labels:
         absent = methods - set(keys.loc[keys["benchmark"] == label, "method"])
