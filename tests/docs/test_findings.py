@@ -142,6 +142,8 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
         assert len(group) in (10, 11)
         found = estimate(sign * gains[gains["strategy"].isin(group)].groupby("block")["gain"].mean())
         assert told.format(f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]") in texts["coco18_heads"], told
+    gains = heads["gains"](heads["read_jobs"]("coco18_heads", every_seed=True))
+    assert set(gains.groupby("strategy").size()) == {9}
     seeds = gains.assign(seed=gains["block"].str[-1]).pivot_table(index="strategy", columns="seed", values="gain")
     pairs = [seeds[one].corr(seeds[other]) for one, other in itertools.combinations(seeds, 2)]
     assert f"correlate by {min(pairs):.2f} to {max(pairs):.2f} between seeds" in texts["coco18_heads"]
