@@ -77,7 +77,7 @@ class MIRPlugin(MemoryPlugin):
             return
         batch = self.draw(strategy, self.candidates)
         logits = look_ahead(strategy.model, strategy.loss, batch[0], strategy.optimizer.param_groups[0]["lr"])
-        harm = interference(strategy._criterion, *logits, batch[1])
+        harm = interference(strategy._criterion, *logits, batch[1], strategy.clock.train_exp_epochs)
         # Stable: of equals the first.
         worst = harm.sort(descending=True, stable=True).indices[: self.batch_size or strategy.train_mb_size]
         strategy.loss += self.loss(strategy, batch.select(worst))
@@ -97,13 +97,15 @@ def look_ahead(model: nn.Module, loss: Tensor, x: Tensor, lr: float) -> tuple[Te
         return model(x), functional_call(model, moved, (x,))
 
 
-def interference(criterion: Criterion, now: Tensor, then: Tensor, labels: Tensor) -> Tensor:
+def interference(criterion: Criterion, now: Tensor, then: Tensor, labels: Tensor, epoch: int = 0) -> Tensor:
     """Return (B,) by how much each image's own loss rises from one set of (B, n) logits to another.
+
+    The loss is that of the epoch: some criteria change from one to the next.
 
     An image without a known label of which the criterion makes nothing has nothing to lose, and comes last: minus
     infinity.
     """
-    of_one = vmap(lambda logits, states: criterion(logits[None], states[None]))
+    of_one = vmap(lambda logits, states: criterion(logits[None], states[None], epoch=epoch))
     before, after = of_one(now, labels), of_one(then, labels)
     rise: Tensor = after - before
     nothing = ~is_known(labels).any(dim=1) & (before == 0) & (after == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,20 @@ def test_a_size_a_label_grows_with_the_labels(tiny_dataset: Any, kind: Any) -> N
     for t, width in enumerate((2, 3, 5)):
         memory.update_from_dataset(tiny_dataset(range(40 * t, 40 * t + 40), np.eye(width)[np.arange(40) % width]))
         assert memory.max_size == len(memory.buffer) == 3 * width
+
+
+@each_kind
+def test_an_experience_is_shown_in_batches_in_random_order(
+    tiny_dataset: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[int]] = []
+    monkeypatch.setattr(kind, "_show", lambda self, ids, labels: shown.append(ids))
+    for seed in (0, 1):
+        kind(5, generator(seed)).post_adapt(Agent(), SimpleNamespace(dataset=tiny_dataset(range(30), np.ones((30, 2)))))
+    one, other = (list(chain.from_iterable(part)) for part in (shown[:8], shown[8:]))
+    assert [len(batch) for batch in shown] == [4] * 7 + [2] + [4] * 7 + [2]
+    assert sorted(one) == sorted(other) == list(range(30))
+    assert len({tuple(one), tuple(other), tuple(range(30))}) == 3
 
 
 # -- the buffer ------------------------------------------------------------------------------------------------------

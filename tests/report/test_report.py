@@ -360,6 +360,31 @@ def test_forward_transfer_is_measured_against_from_scratch_of_the_same_seed(tmp_
     assert table.loc["naive", "forward_transfer_n"] == 0
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("job", "class_order", "random:1"),
+        ("job", "benchmark_options", {"b": 2}),
+        ("benchmark", "version", 2),
+        ("method", "head", "linear"),
+        ("method", "loss", "an"),
+        ("method", "wrap", "pat"),
+        ("data", "train", {"fingerprint": "c"}),
+    ],
+)
+def test_forward_transfer_has_no_reference_under_other_conditions(
+    tmp_path: Path, part: str, field: str, value: Any
+) -> None:
+    """A job from scratch with another head, say, tells nothing of what this one would have learnt."""
+    mine = learnt("er", 0, 0.1, 0.5)
+    mine[part] = {**mine[part], field: value}
+    frame = collect(write(tmp_path, learnt("from_scratch", 0, 0.9, 0.2), mine))
+    rows_of_all = pd.concat([table.rows for table in compare(frame, metrics=("forward_transfer",)).benchmarks])
+    found = rows_of_all.set_index(rows_of_all["method"].str.split().str[0])["forward_transfer_n"]
+    assert found["er"] == 0
+    assert found["from_scratch"] == 1
+
+
 def test_forward_transfer_without_a_reference_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="from_scratch"):
         rows(write(tmp_path, learnt("er", 0, 0.1, 0.5)), ("forward_transfer",))

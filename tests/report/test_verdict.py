@@ -73,6 +73,14 @@ def test_the_lead_must_hold_against_every_other_and_not_the_second_alone() -> No
     assert not told.real
 
 
+def test_a_lead_that_chance_would_undo_is_not_real_whatever_the_ranks_say() -> None:
+    """Fifteen small differences for b and a large one for a: ranks tell them apart, the mean does not."""
+    base = np.linspace(0.5, 0.6, 16)
+    told = verdict(blocks(16, a=base, b=base + np.array([0.01] * 15 + [-0.1])), "last mAP")
+    assert "Wilcoxon p = 0.0" in told.text
+    assert told.text.endswith("cannot be told apart from a.")
+
+
 def test_many_that_are_alike_are_counted() -> None:
     figures = np.random.default_rng(0).normal(0.5, 0.1, size=(7, 6))
     told = verdict(blocks(6, **{f"m{i}": list(row) for i, row in enumerate(figures)}), "last mAP")

@@ -203,6 +203,24 @@ def test_signs_of_life(small_jobs: Any, tmp_path: Path) -> None:
     assert all(event.loss is not None and event.loss > 0 for event in events if event.kind == "epoch")
 
 
+@pytest.mark.parametrize(("schedule", "falls"), [("constant", False), ("cosine", True)])
+def test_a_job_learns_at_the_rates_of_its_schedule(
+    small_jobs: Any, monkeypatch: pytest.MonkeyPatch, schedule: str, falls: bool
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    (job,) = small_jobs(epochs=3, schedule=schedule, optimizer="sgd", lr=0.02, batch_size=8)
+    run_job(job)
+    assert max(rates) == pytest.approx(0.02, rel=0.05)
+    assert (min(rates) < 0.01) == falls
+
+
 def test_progress_goes_on_from_chunk_to_chunk(small_jobs: Any) -> None:
     events: list[Event] = []
     (job,) = small_jobs(online_chunk=7)

@@ -135,9 +135,9 @@ def test_upstream_cannot_have_more_experiences_than_samples(tiny_scenario: Any) 
         upstream.sample_from_memory()
 
 
-@pytest.mark.parametrize("method", ["agem memory_size=20", "gem memory_size=20"])
-def test_references_are_of_the_loss_of_their_epoch(
-    small_jobs: Any, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.parametrize("name", ["agem", "gem", "derpp", "mir", "er_ace"])
+def test_what_a_memory_says_is_of_the_loss_of_the_epoch(
+    small_jobs: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Some criteria change from epoch to epoch; two gradients of two losses have no angle worth looking at."""
     told, forward = [], Criterion.forward
@@ -149,6 +149,6 @@ def test_references_are_of_the_loss_of_their_epoch(
         return forward(self, output, labels, ids, epoch, view)
 
     monkeypatch.setattr(Criterion, "forward", heard)
-    (job,) = small_jobs([method], epochs=2)
+    (job,) = small_jobs([f"{name} memory_size=20"], epochs=2)
     run_job(job)
     assert told.count(0) == told.count(1) > 0

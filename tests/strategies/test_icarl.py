@@ -93,6 +93,7 @@ def test_later_plugins_and_the_memory_see_what_was_annotated(tiny_scenario: Any,
 def test_the_teacher_stays_what_it_was(tiny_scenario: Any, learn: Any) -> None:
     class Still(SupervisedPlugin):
         before: Any = None
+        steps = 0
 
         def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
             if strategy.plugins[1].teacher is not None:
@@ -100,10 +101,13 @@ def test_the_teacher_stays_what_it_was(tiny_scenario: Any, learn: Any) -> None:
 
         def before_update(self, strategy: Any, **kwargs: Any) -> None:
             if self.before:
+                self.steps += 1
                 now = list(strategy.plugins[1].teacher.parameters())
                 assert all(torch.equal(a, b) for a, b in zip(self.before, now, strict=True))
 
-    learn(ICaRL(), tiny_scenario(), extra=[Still()])
+    still = Still()
+    learn(ICaRL(), tiny_scenario(), extra=[still])
+    assert still.steps > 0
 
 
 def test_an_online_stream_has_one_teacher_an_experience(tiny_scenario: Any, learn: Any) -> None:

@@ -292,6 +292,28 @@ def test_the_seed_decides_the_disjoint_assignment(tiny_scenario: Any) -> None:
     assert first != other
 
 
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {"validation": 0.3},
+        {"online_chunk": 7},
+        {"regime": "missing_positives rate=0.5"},
+        {"regime": "long_tail"},
+    ],
+)
+def test_the_seed_decides_all_that_is_drawn(tiny_scenario: Any, protocol: dict[str, Any]) -> None:
+    """Which images are held out or left to an annotator, what that one marks, and the order of an online stream."""
+
+    def drawn(seed: int) -> tuple[Any, ...]:
+        scenario = tiny_scenario(n=120, base=6, seed=seed, **protocol)
+        rows = {name: [part.tolist() for part in split.experiences] for name, split in scenario.splits.items()}
+        stream = [(ids, part.dataset.labels.data.tolist()) for part in scenario.train_stream for ids in rows_of([part])]
+        return rows, stream
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+
+
 def test_disjoint_assignment_is_uniform(tiny_source: Any) -> None:
     """4,000 images that show all three labels: each experience gets a third, within five standard deviations."""
     scenario = build(tiny_source, np.ones((4000, 3)), assignment="disjoint")
