@@ -25,6 +25,7 @@ from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job, make_jobs
+from cml_bench.runs.setup import make_learner
 from cml_bench.streams.builder import label_incremental_benchmark
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 from cml_bench.streams.scenario import MultiLabelScenario
@@ -227,6 +228,18 @@ def tiny_dataset() -> Callable[..., MultiLabelDataset]:
 def learn() -> Callable[..., Learnt]:
     """Train a strategy on a scenario."""
     return train_strategy
+
+
+@pytest.fixture
+def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give learners that the runner makes from now on more plugins, at the end of their lists."""
+
+    def add(*plugins: Any) -> None:
+        monkeypatch.setattr(
+            "cml_bench.runs.learn.make_learner", lambda plan, run, extra: make_learner(plan, run, [*extra, *plugins])
+        )
+
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from cml_bench.data.inputs import ImageInputs, TensorInputs
 from cml_bench.data.source import Source
 from cml_bench.memory.pixels import PixelStore
 from cml_bench.registry import load
-from cml_bench.runs import learn, setup
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource
@@ -120,15 +119,14 @@ class Vanishing(Source):
         ),
     ],
 )
-def test_past_images_may_be_gone(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_images_may_be_gone(spec: str, with_plugins: Any) -> None:
     """After each experience its images vanish; a memory of copies does not notice, one of ids does."""
 
     class Removal(SupervisedPlugin):
         def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
             source.gone[strategy.experience.dataset.sample_ids.data.numpy()] = True
 
-    original = setup.make_learner
-    monkeypatch.setattr(learn, "make_learner", lambda plan, run, others: original(plan, run, [*others, Removal()]))
+    with_plugins(Removal())
     for store in ("pixels", "ids"):
         toy = Toy(assignment="disjoint")
         train, test = toy.sources()

@@ -105,21 +105,15 @@ class Watcher(SupervisedPlugin):
         self.matrices.append(strategy.model.head.correlation.clone())
 
 
-def watched(spec: str, monkeypatch: pytest.MonkeyPatch) -> Watcher:
-    from cml_bench.runs import setup
-
-    watcher, original = Watcher(), setup.make_learner
-
-    def make(plan: Any, run: Any, extra: list[SupervisedPlugin]) -> Any:
-        return original(plan, run, [*extra, watcher])
-
-    monkeypatch.setattr("cml_bench.runs.learn.make_learner", make)
+def watched(spec: str, with_plugins: Any) -> Watcher:
+    watcher = Watcher()
+    with_plugins(watcher)
     try_out(StrategyCase(spec).plan)
     return watcher
 
 
-def test_old_links_stay_and_new_ones_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    watcher = watched("agcn head.hidden=32 cross_link=0.1", monkeypatch)
+def test_old_links_stay_and_new_ones_are_counted(with_plugins: Any) -> None:
+    watcher = watched("agcn head.hidden=32 cross_link=0.1", with_plugins)
     first, second, third = watcher.matrices
     assert torch.equal(second[:2, :2], first)
     assert torch.equal(third[:4, :4], second)
@@ -134,8 +128,8 @@ def test_old_links_stay_and_new_ones_are_counted(monkeypatch: pytest.MonkeyPatch
     assert bool(third[4:, :4].any())
 
 
-def test_first_experience_learns_from_labels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    watcher = watched("agcn head.hidden=32", monkeypatch)
+def test_first_experience_learns_from_labels_alone(with_plugins: Any) -> None:
+    watcher = watched("agcn head.hidden=32", with_plugins)
     steps = len(toy_scenario().train_stream[0].dataset)
     per_experience = -(-steps // 12) * 5
     assert watcher.added[:per_experience] == [0.0] * per_experience

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cml_bench.data.inputs import TensorInputs
 from cml_bench.registry import entries
-from cml_bench.runs import setup
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.trial import try_out
 
@@ -35,8 +34,8 @@ class Epochs(SupervisedPlugin):
 
 
 @pytest.mark.parametrize("name", entries("strategies"))
-def test_images_are_augmented_in_steps_alone(name: str) -> None:
-    epochs, original, make = Epochs(), TensorInputs.fetch, setup.make_learner
+def test_images_are_augmented_in_steps_alone(with_plugins: Any, name: str) -> None:
+    epochs, original = Epochs(), TensorInputs.fetch
     augmented: list[bool] = []
 
     def fetch(self: TensorInputs, rows: Tensor, *, training: bool) -> Tensor:
@@ -44,10 +43,8 @@ def test_images_are_augmented_in_steps_alone(name: str) -> None:
             augmented.append(epochs.under_way and epochs.model.training)
         return original(self, rows, training=training)
 
-    def make_learner(plan: Any, run: Any, others: list[SupervisedPlugin]) -> Any:
-        return make(plan, run, [*others, epochs])
-
-    with patch.object(TensorInputs, "fetch", fetch), patch("cml_bench.runs.learn.make_learner", make_learner):
+    with_plugins(epochs)
+    with patch.object(TensorInputs, "fetch", fetch):
         try_out(StrategyCase(f"{name} {NEED.get(name, '')}".strip()).plan)
     assert all(augmented)
     assert augmented or name in ("ridge", "l3a")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.registry import load
-from cml_bench.runs.setup import make_learner
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.trial import try_out
 
@@ -129,12 +128,10 @@ class Statistics(SupervisedPlugin):
         self.means.append(torch.cat([value.flatten() for name, value in state.items() if "running" in name]))
 
 
-def test_frozen_batch_norm_of_a_head_keeps_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_batch_norm_of_a_head_keeps_its_statistics(with_plugins: Any) -> None:
     def end(spec: str) -> list[torch.Tensor]:
         watcher = Statistics()
-        monkeypatch.setattr(
-            "cml_bench.runs.learn.make_learner", lambda plan, run, extra: make_learner(plan, run, [*extra, watcher])
-        )
+        with_plugins(watcher)
         try_out(StrategyCase(spec).plan)
         return watcher.means
 

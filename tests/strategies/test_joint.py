@@ -10,7 +10,6 @@ from avalanche.core import SupervisedPlugin
 
 from cml_bench.labels import OUT_OF_SCOPE
 from cml_bench.registry import load
-from cml_bench.runs.setup import make_learner
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.trial import try_out
@@ -72,7 +71,7 @@ def test_single_experience_is_naive(tiny_scenario: Any, learn: Any) -> None:
 @pytest.mark.parametrize("head", ["krt", "dlfl head.freeze_old_queries=true"])
 @pytest.mark.parametrize("strategy", ["joint", "gdumb memory_size=30", "from_scratch"])
 def test_a_head_that_freezes_old_labels_freezes_none_that_nobody_has_trained(
-    monkeypatch: pytest.MonkeyPatch, strategy: str, head: str
+    with_plugins: Any, strategy: str, head: str
 ) -> None:
     """It has the first experience's labels before anything begins; what a strategy then starts with has more."""
     seen: list[tuple[int, bool]] = []
@@ -82,16 +81,12 @@ def test_a_head_that_freezes_old_labels_freezes_none_that_nobody_has_trained(
             parameters = list(strategy.model.head.parameters())
             seen.append((strategy.model.head.n_labels, all(parameter.requires_grad for parameter in parameters)))
 
-    def make(plan: Any, run: Any, extra: list[SupervisedPlugin]) -> Any:
-        return make_learner(plan, run, [*extra, Watcher()])
-
     def trained(spec: str) -> set[tuple[int, bool]]:
         seen.clear()
         try_out(StrategyCase(f"{spec} head={head}").plan)
         return set(seen)
 
-    monkeypatch.setattr("cml_bench.runs.learn.make_learner", make)
-
+    with_plugins(Watcher())
     widths = {6} if strategy == "joint" else {2, 4, 6}
     assert trained(strategy) == {(width, True) for width in widths}
     assert trained("naive") == {(2, True), (4, False), (6, False)}

@@ -15,9 +15,8 @@ from avalanche.core import SupervisedPlugin
 
 from cml_bench.labels import is_known
 from cml_bench.registry import entries, load
-from cml_bench.runs import setup
 from cml_bench.testing.strategies import StrategyCase
-from cml_bench.testing.trial import Trial, try_out
+from cml_bench.testing.trial import try_out
 
 WEIGHTS: dict[tuple[str, str], str] = {
     ("agcn", "distillation_weight"): "agcn head.hidden=16 graph_weight=0",
@@ -90,25 +89,21 @@ class Steps(SupervisedPlugin):
                 self.seen[place] = self.look(strategy)
 
 
-def trial(spec: str, *extra: SupervisedPlugin) -> Trial:
-    """A run on the toy stream with more plugins at the end of the list."""
-    original = setup.make_learner
+@pytest.fixture
+def steps(with_plugins: Any) -> Callable[..., Steps]:
+    """Watch the steps of a run on the toy stream."""
 
-    def make(plan: Any, run: Any, others: list[SupervisedPlugin]) -> Any:
-        return original(plan, run, [*others, *extra])
+    def watch(spec: str, look: Callable[[Any], float] | None = None) -> Steps:
+        watcher = Steps(look)
+        with_plugins(watcher)
+        try_out(StrategyCase(spec).plan)
+        return watcher
 
-    with patch("cml_bench.runs.learn.make_learner", make):
-        return try_out(StrategyCase(spec).plan)
-
-
-def steps(spec: str, look: Callable[[Any], float] | None = None) -> Steps:
-    watcher = Steps(look)
-    trial(spec, watcher)
-    return watcher
+    return watch
 
 
 @pytest.mark.parametrize(("strategy", "option"), WEIGHTS)
-def test_the_loss_is_in_proportion_to_a_weight(strategy: str, option: str) -> None:
+def test_the_loss_is_in_proportion_to_a_weight(steps: Any, strategy: str, option: str) -> None:
     """At the first step at which the term is there: until then all weights gave the same model."""
     without, half, whole = (steps(f"{WEIGHTS[strategy, option]} {option}={weight}").losses for weight in (0, 0.5, 1))
     place = next(place for place in without if abs(half[place] - without[place]) > 1e-7)
@@ -125,7 +120,11 @@ def test_every_weight_is_looked_at() -> None:
 @pytest.mark.parametrize(("strategy", "option"), REACHED)
 def test_an_option_is_handed_on(strategy: str, option: str) -> None:
     spec, place, value = REACHED[strategy, option]
-    holders = [plugin for plugin in trial(spec).learner.plugins if hasattr(plugin, place.partition(".")[0])]
+    holders = [
+        plugin
+        for plugin in try_out(StrategyCase(spec).plan).learner.plugins
+        if hasattr(plugin, place.partition(".")[0])
+    ]
     found: Any = holders[0]
     for attribute in place.split("."):
         found = getattr(found, attribute)
@@ -133,7 +132,7 @@ def test_an_option_is_handed_on(strategy: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_temperature_of_lwf(temperature: float) -> None:
+def test_temperature_of_lwf(steps: Any, temperature: float) -> None:
     """The term of the loss is the divergence of softened probabilities, by the formula."""
 
     def term(strategy: Any) -> float:
@@ -152,7 +151,7 @@ def test_temperature_of_lwf(temperature: float) -> None:
     assert found.losses[place] - naive.losses[place] == pytest.approx(found.seen[place], rel=1e-2)
 
 
-def test_mir_adds_the_loss_of_what_it_chose() -> None:
+def test_mir_adds_the_loss_of_what_it_chose(steps: Any) -> None:
     """One forward pass of the stream's batch and one of the chosen rows, weighing the same."""
     replayed: list[float] = []
     kind = load("strategies", "cml_bench.strategies.mir:MIRPlugin")
