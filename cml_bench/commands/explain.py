@@ -20,7 +20,7 @@ def explain(
     ],
     image: Annotated[str, typer.Option(help="Image file, or the id or file name of an image of the data set.")],
     labels: Annotated[
-        str | None, typer.Option(help="Labels, as cat,dog; by default those that the image shows.")
+        str | None, typer.Option(help="Labels, as cat,dog; by default the first that the image shows.")
     ] = None,
     after: Annotated[
         str | None, typer.Option(help="Experiences, as 1,3,6, or all; by default when the labels came, and the last.")
