@@ -15,6 +15,7 @@ import torch
 from torchvision.io import write_jpeg
 
 from cml_bench.data.data_set import DataCard, DataSet
+from cml_bench.data.source import stable_keys
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
 
@@ -144,3 +145,9 @@ def test_missing_images_are_an_error_an_exception_or_nobodys_business(root: Path
         data.source("train", "train", missing="allow")
     with pytest.raises(CmlBenchError, match="missing='alow' is not an option: did you mean 'allow'"):
         data.source("train", "train", missing="alow")  # type: ignore[arg-type]
+
+
+def test_keys_of_ids_are_the_same_for_good() -> None:
+    """What regimes draw for an image goes by its key: with others, results of one name would be of other labels."""
+    assert stable_keys(np.array([1, 42])).tolist() == [15289156711003816966, 12441728511894777052]
+    assert stable_keys(np.array(["a", "42"])).tolist() == [13950350942979735504, 12441728511894777052]

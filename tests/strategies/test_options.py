@@ -46,6 +46,7 @@ WEIGHTS: dict[tuple[str, str], str] = {
 """Each weight of a term of the loss, and a method in which no other term depends on it."""
 
 REACHED: dict[tuple[str, str], tuple[str, str, Any]] = {
+    ("dlfl", "feature_weight beside logit_weight"): ("dlfl feature_weight=2 logit_weight=5", "feature_weight", 2.0),
     ("ewc", "fisher"): ("ewc fisher=empirical", "empirical", True),
     ("ewc", "fisher by default"): ("ewc", "empirical", False),
     ("ewc", "fisher_samples"): ("ewc fisher_samples=7", "samples", 7),
@@ -57,6 +58,11 @@ REACHED: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("krt", "kappa"): ("krt head.width=16 kappa=0.7", "count.kappa", 0.7),
     ("mas", "alpha"): ("mas alpha=0.3", "alpha", 0.3),
     ("mas", "importance_samples"): ("mas importance_samples=7", "samples", 7),
+    ("podnet", "spatial_weight beside flat_weight"): (
+        "podnet spatial_weight=2 flat_weight=5",
+        "spatial_weight",
+        2.0,
+    ),
     ("rwalk", "alpha"): ("rwalk alpha=0.3", "alpha", 0.3),
     ("pseudo_label", "kappa"): ("pseudo_label rule=dynamic_count kappa=0.7", "count.kappa", 0.7),
     ("pseudo_label", "low"): ("pseudo_label low=0.1", "below", 0.1),
