@@ -32,8 +32,8 @@ ROWS = [
     ("corel5k/heads.csv", "heads.yaml", FEATURES, NAIVE.replace("linear", "dlfl"), FROZEN),
     ("digits/table.csv", "suite.yaml", (), "naive head=linear", TRAINED),
     ("digits_grid/jobs.csv", "full.yaml", (), NAIVE, TRAINED),
-    ("seed_systems/table.csv", "suite.yaml", (), "naive head=linear loss=an", TRAINED),
-    ("seed_systems/coco18.csv", "coco18.yaml", PHOTOS, "naive head=linear loss=an", FROZEN),
+    ("heads_losses/table.csv", "suite.yaml", (), "naive head=linear loss=an", TRAINED),
+    ("heads_losses/coco18.csv", "coco18.yaml", PHOTOS, "naive head=linear loss=an", FROZEN),
     ("online_long_tail/table.csv", "suite.yaml", PHOTOS, "er head=linear memory_size=200", FROZEN),
     ("online_long_tail/crops.csv", "crops.yaml", PHOTOS, NAIVE, TRAINED),
 ]

@@ -23,8 +23,8 @@ def test_every_suite_file_reads(path: Path) -> None:
     assert len(jobs) == len(set(jobs)) > 0
 
 
-def test_the_table_of_seed_systems_has_all_cells_and_each_sets_up() -> None:
-    jobs = read_suite(REFERENCE / "seed_systems" / "suite.yaml").jobs
+def test_the_table_of_heads_losses_has_all_cells_and_each_sets_up() -> None:
+    jobs = read_suite(REFERENCE / "heads_losses" / "suite.yaml").jobs
     cells: Counter[tuple[str | None, str | None, str]] = Counter()
     for job in jobs:
         method = parse_method(job.method)

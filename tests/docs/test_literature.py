@@ -1,4 +1,4 @@
-"""The page on the seeds' systems is true: every command on it sets up, and runs on a few scenes."""
+"""The page on systems of the literature is true: every command on it sets up, and runs on a few scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cml_bench.registry import find
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "seed_systems.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "literature.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
