@@ -269,6 +269,17 @@ def test_check_takes_plug_ins_of_other_kinds(capsys: Any, subject: str) -> None:
     assert {line.split()[0] for line in out.splitlines()} <= {"passed", "skipped"}
 
 
+def test_failures_are_kept_where_that_is_asked_for(capsys: Any, tmp_path: Path) -> None:
+    words = ("run", "digits", *SMALL, *ONE, "--method", "naive lr=1e30", "--results", str(tmp_path))
+    call(capsys, *words)
+    (path,) = tmp_path.rglob("*.json")
+    before = path.stat().st_mtime_ns
+    call(capsys, *words, "--keep-failed")
+    assert path.stat().st_mtime_ns == before
+    call(capsys, *words)
+    assert path.stat().st_mtime_ns > before
+
+
 @pytest.mark.parametrize("subject", ["clml+asl", "./my_loss.py:MyLoss+asl gamma_neg=2"])
 def test_check_says_how_a_criterion_on_another_is_named(capsys: Any, subject: str) -> None:
     assert call(capsys, "check", subject)[2].endswith(f"a criterion stands on another: write criterion:{subject}\n")

@@ -53,6 +53,16 @@ def test_done_failed_and_missing_jobs(small_jobs: Any, folder: Path) -> None:
     assert last.endswith("with 2 at once, and 1 of which no like has been run)")
 
 
+@pytest.mark.parametrize(("workers", "told"), [(1, "about 0:06:40 with 1"), (2, "about 0:03:20 with 2")])
+def test_workers_share_the_time(workers: int, told: str) -> None:
+    rows = pd.DataFrame(
+        {"benchmark": "b", "options": "", "method": [f"m{i}" for i in range(4)], "status": "missing", "runs": True}
+    ).assign(seconds=100.0)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(to_terminal(rows, workers=workers))
+    assert told in stream.getvalue()
+
+
 def test_nothing_has_run_yet(small_jobs: Any, tmp_path: Path) -> None:
     rows = forecast(small_jobs(), tmp_path / "nowhere")
     assert rows["status"].tolist() == ["missing"]

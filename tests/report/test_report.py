@@ -360,6 +360,12 @@ def test_forward_transfer_is_measured_against_from_scratch_of_the_same_seed(tmp_
     assert table.loc["naive", "forward_transfer_n"] == 0
 
 
+def test_other_weights_are_another_configuration(tmp_path: Path) -> None:
+    """Where a checkpoint lies says nothing of it; its digest does."""
+    documents = [result("er", 0, 0.5, backbone={"name": "resnet18", "sha256": letter * 64}) for letter in ("a", "b")]
+    assert collect(write(tmp_path, *documents))["data"].nunique() == 2
+
+
 @pytest.mark.parametrize(
     ("part", "field", "value"),
     [

@@ -12,8 +12,11 @@ import pytest
 import torch
 from torchvision.io import write_png
 
+from cml_bench.runs import setup
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job, make_jobs
+from cml_bench.runs.plan import plan
+from cml_bench.runs.run import run_job
 
 VIT = '[["depth", 1], ["embed_dim", 16], ["num_heads", 1], ["patch_size", 8]]'
 
@@ -47,6 +50,30 @@ def test_random_weights_are_warned_of_on_photos(on_photos: Any) -> None:
     assert told.startswith(
         "frozen=false starts from random weights of backbone=vit_tiny_patch16_224: give trained ones"
     )
+
+
+def test_a_backbone_is_told_what_it_is_evaluated_on(small_jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or weights that were trained on it would not be refused."""
+    told: dict[str, Any] = {}
+    original = setup.build_backbone
+
+    def watched(*args: Any, **options: Any) -> Any:
+        told.update(options)
+        return original(*args, **options)
+
+    monkeypatch.setattr(setup, "build_backbone", watched)
+    (job,) = small_jobs()
+    resolved = plan(job)
+    sources = resolved.benchmark.sources()
+    monkeypatch.setattr(type(sources[0]), "pretraining_names", ("some photos",))
+    setup.make_backbone(resolved, sources)
+    assert told["evaluated_on"] == ("some photos",)
+
+
+def test_images_left_out_are_listed_with_the_result(on_photos: Any, tmp_path: Path) -> None:
+    (tmp_path / "train0.png").unlink()
+    job, _ = on_photos(missing="allow", epochs=1)
+    assert run_job(job).result["missing"] == ["train0.png"]
 
 
 def test_a_rate_for_backbones_is_warned_of_where_heads_are_trained(on_photos: Any) -> None:

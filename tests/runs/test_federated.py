@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.bce import BCE
+from cml_bench.metrics.per_user import per_user
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
@@ -391,3 +392,7 @@ def test_users_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for found in (result, run_job(alone).result):
         assert found["metrics"]["users"] == {"tested": 7, "undefined": 0}
         assert 0 < found["metrics"]["summary"]["last_user_map"] <= 1
+    made = run_job(alone)
+    users = np.array([photos[int(number)]["user_id"] for number in made.predictions.sample_ids])
+    expected = per_user(made.predictions, users)["summary"]
+    assert {name: made.result["metrics"]["summary"][name] for name in expected} == expected

@@ -58,6 +58,19 @@ def test_costs_add_up_by_phase_and_survive_failure() -> None:
     assert meter.peak_memory_mb["training"] > held.nbytes / 2**20
 
 
+def test_a_phase_goes_on_after_one_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint within an experience is no part of training, and what follows it is."""
+    now = 0.0
+    monkeypatch.setattr("cml_bench.runs.cost.time.perf_counter", lambda: now)
+    meter = CostMeter()
+    with meter.phase("training"):
+        now += 2
+        with meter.phase("checkpoint"):
+            now += 1
+        now += 4
+    assert meter.seconds == {"training": 6, "checkpoint": 1}
+
+
 def test_the_gpu_that_is_asked_is_the_jobs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is at hand: what torch would be asked is written down in its place."""
     asked: list[object] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, seeds_text
 from cml_bench.runs.method import parse_method
+from cml_bench.runs.plan import plan
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,12 @@ from cml_bench.runs.method import parse_method
 )
 def test_seeds(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
+
+
+def test_a_methods_own_setting_wins(small_jobs: Any) -> None:
+    """The method's name says it, in every table."""
+    (job,) = small_jobs(["naive lr=0.1"], lr=0.5)
+    assert plan(job).training.lr == 0.1
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "", ",", "a", "1,b", "1.5", "3,-1"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.predictions import Predictions
+from cml_bench.runs import run
 from cml_bench.runs.benchmark import Benchmark
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.events import Event
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.run import run_and_store, run_job
+from cml_bench.training import context
 
 
 def stored(job: Job, folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -201,6 +205,53 @@ def test_signs_of_life(small_jobs: Any, tmp_path: Path) -> None:
     fractions = [event.fraction for event in events if event.kind == "epoch"]
     assert fractions == pytest.approx([(t * 3 + epoch) / 6 for t, epoch in epochs])
     assert all(event.loss is not None and event.loss > 0 for event in events if event.kind == "epoch")
+
+
+def test_label_counts_are_of_their_labels_under_any_order(small_jobs: Any) -> None:
+    (job,) = small_jobs()
+    job = dataclasses.replace(job, class_order="random:3")
+    train, _ = digits_sources(n_train=40, n_test=40)
+    shown = (train.labels == 1).sum(axis=0).tolist()
+    counts = run_job(job).result["data"]["train"]["label_counts"]
+    assert counts == dict(zip(train.label_names, shown, strict=True))
+    assert list(counts) != list(train.label_names)
+
+
+def test_all_private_draws_follow_the_seed(small_jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first weights alone: the order of batches, what a memory keeps, and how images are augmented."""
+    seeds: set[int] = set()
+    draw, inputs = context.private_generator, run.make_inputs
+
+    def drawn(seed: int, purpose: str) -> torch.Generator:
+        seeds.add(seed)
+        return draw(seed, purpose)
+
+    def made(plan: Any, backbone: Any, sources: Any, seed: int, progress: Any) -> Any:
+        seeds.add(seed)
+        return inputs(plan, backbone, sources, seed, progress)
+
+    monkeypatch.setattr(context, "private_generator", drawn)
+    monkeypatch.setattr(run, "make_inputs", made)
+    (job,) = small_jobs(["er memory_size=10"], seeds=[3], augment="true")
+    run_job(job)
+    assert seeds == {3}
+
+
+@pytest.mark.parametrize(("said", "stored"), [(1e5, 60000), (-1e5, -60000), (500.0, 500)])
+def test_logits_beyond_float16_are_bounded(
+    small_jobs: Any, monkeypatch: pytest.MonkeyPatch, said: float, stored: float
+) -> None:
+    predict = run.predict
+    monkeypatch.setattr(run, "predict", lambda *args: torch.full_like(predict(*args), said))
+    (job,) = small_jobs()
+    assert (run_job(job).predictions.logits[0] == np.float16(stored)).all()
+
+
+def test_predictions_are_in_order_of_ids_whatever_a_learner_shuffles() -> None:
+    recorder = SimpleNamespace(result=lambda: (torch.tensor([2, 0, 1]), torch.tensor([[2.0], [0.0], [1.0]])))
+    scenario = SimpleNamespace(n_seen=(1,), evaluation_experience=lambda *which: None)
+    found = run.predict(SimpleNamespace(eval=lambda streams: None), recorder, scenario, 0)
+    assert found.flatten().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("schedule", "falls"), [("constant", False), ("cosine", True)])

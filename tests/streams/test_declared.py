@@ -22,9 +22,7 @@ DECLARED: dict[str, tuple[tuple[Any, ...], tuple[str, str, str], int | None]] = 
     **dict.fromkeys(("voc_b0_c4", "voc_b10_c2", "voc_b4_c2", "voc_b5_c3"), (TRESNET_VOC, KRT, None)),
     "disjoint_coco": (("tresnet_m", 448, *TRESNET[2:]), ("disjoint", "current", "seen_images"), None),
     "disjoint_voc": (("tresnet_m", 448, *TRESNET_VOC[2:]), ("disjoint", "current", "seen_images"), None),
-    **dict.fromkeys(
-        ("pa100k", "peta", "rapv1", "rapv2"), (ATTRIBUTES, ("disjoint", "current", "seen_images"), None)
-    ),
+    **dict.fromkeys(("pa100k", "peta", "rapv1", "rapv2"), (ATTRIBUTES, ("disjoint", "current", "seen_images"), None)),
     **dict.fromkeys(("cocoseq", "nuswideseq"), (PRS, ("curated", "all", "per_experience"), 10)),
     **dict.fromkeys(("agcn_split_coco", "agcn_split_wide"), (AGCN, ("curated", "current", "seen_images"), 8)),
     "celeba": (
