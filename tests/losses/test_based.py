@@ -59,16 +59,24 @@ def test_the_layers_of_a_criterion() -> None:
 
 
 def test_a_base_that_compares_views_gets_two(tiny_scenario: Any, learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    views = []
+    """Two that are augmented, each in its own way."""
+    views, fetched, original = [], [], TensorInputs.fetch
 
     class Look(SupervisedPlugin):
         def after_forward(self, strategy: Any, **kwargs: Any) -> None:
             views.append(strategy.second_view)
+            assert not torch.allclose(strategy.second_view.pooled, strategy.head_output.pooled)
+
+    def fetch(self: TensorInputs, rows: torch.Tensor, *, training: bool) -> torch.Tensor:
+        fetched.append(training)
+        images = original(self, rows, training=training)
+        return images + len(fetched) if training else images
 
     monkeypatch.setattr(TensorInputs, "augments", True)
+    monkeypatch.setattr(TensorInputs, "fetch", fetch)
     learn(Naive(), tiny_scenario(), criterion=as_criterion("clml+similarity_dissimilarity"), extra=[Look()])
     assert views
-    assert all(view is not None for view in views)
+    assert fetched.count(True) == 2 * len(views)
 
 
 def test_each_layer_is_trained_at_its_own_rate(tiny_scenario: Any, learn: Any) -> None:

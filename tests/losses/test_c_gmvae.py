@@ -182,3 +182,13 @@ def test_bad_options_of_the_head_are_named(options: dict[str, Any]) -> None:
 def test_bad_options_of_the_loss_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(CmlBenchError, match=f"c_gmvae: {next(iter(options))}="):
         CGMVAE(**options)
+
+
+def test_a_draw_has_the_standard_deviation() -> None:
+    drawn = sample(torch.zeros(20_000), torch.full((20_000,), math.log(9.0)))
+    assert float(drawn.std()) == pytest.approx(3, rel=0.05)
+
+
+def test_dropout_is_that_of_the_head() -> None:
+    head = CGMVAEHead(6, dropout=0.3)
+    assert {part.p for part in head.modules() if isinstance(part, torch.nn.Dropout)} == {0.3}

@@ -101,3 +101,13 @@ def test_components_start_as_published_and_grow_by_blocks() -> None:
     assert (after[1] > 1).all()
     far = components(torch.full((1, 10), -100.0))[1]
     assert (far >= 1).all()
+
+
+def test_components_are_read_off_the_features_as_published() -> None:
+    """Means are linear; a variance is two and more by an ELU of the width's own scale."""
+    components, features = Components(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    components.reach(2, features)
+    means, variances = components(features)
+    torch.testing.assert_close(means, features @ components.mean_rows.weights[0].T)
+    read = features @ components.variance_rows.weights[0].T
+    torch.testing.assert_close(variances, 2 + 1e-7 + torch.where(read > 0, read, read.exp() - 1))

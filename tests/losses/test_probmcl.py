@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.losses.asl import ASL
+from cml_bench.losses.mixture import similarity
 from cml_bench.losses.probmcl import ProbMCL
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.models.heads.linear import LinearHead
@@ -191,3 +192,14 @@ def test_it_learns_in_the_runner(tiny_scenario: Any, learn: Any) -> None:
 def test_bad_options_are_named(options: dict[str, float]) -> None:
     with pytest.raises(CmlBenchError, match=f"probmcl: {next(iter(options))}="):
         ProbMCL(**options)  # type: ignore[arg-type]
+
+
+def test_the_first_phase_in_two_views() -> None:
+    """Both views of an image go by its labels; the two terms are added."""
+    (one, labels), (two, _) = draw(1), draw(2)
+    criterion = ProbMCL(weight=0.7, temperature=0.5).double()
+    found = criterion(one, labels, None, 0, two)
+    features, twice = torch.cat([one.pooled, two.pooled]), torch.cat([labels, labels])
+    alike = similarity(*criterion.mixture(features), 5).detach()
+    expected = criterion.unlikelihood(features.detach(), twice) + 0.7 * pcl(alike, twice, criterion.alpha, 0.5)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)

@@ -180,7 +180,8 @@ def test_estimates_are_trained_while_their_images_are(
     watch = Watch()
     scenario = tiny_scenario(regime="single_positive")
     criterion = ROLE(k=1.5)
-    learn(load("strategies", method)(**options), scenario, epochs=3, lr=0.01, criterion=criterion, extra=[watch])
+    settings: dict[str, Any] = {"epochs": 3, "lr": 0.01, "weight_decay": 0.1}
+    learn(load("strategies", method)(**options), scenario, criterion=criterion, extra=[watch], **settings)
     sizes = [2 * len(experience.dataset) for experience in scenario.train_stream]
     assert [len(block) for block in criterion.blocks] == sizes
     assert watch.groups == [(pytest.approx(0.1), 0.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,3 +157,34 @@ def test_a_crop_that_has_no_place(size: int) -> None:
     memory = CropMemory(size, torch.Generator(), cutting([[0, 0, 10, 11]], [0]))
     memory.update_from_dataset(dataset([[PRESENT]]))
     assert len(memory) == 0
+
+
+def test_the_cutter_is_told_what_labels_hold() -> None:
+    """Scarce labels are cut out where one is less sure."""
+    told: list[list[int]] = []
+    inner = cutting([[0, 0, 2, 3]], [0])
+
+    def cut(data: MultiLabelDataset, held: torch.Tensor) -> Crops:
+        told.append(held.tolist())
+        return inner(data, held)
+
+    memory = CropMemory(4, torch.Generator(), cut)
+    for _ in range(2):
+        memory.update_from_dataset(dataset([[PRESENT, ABSENT]]))
+    assert told[0] == [0, 0]
+    assert told[1][0] > 0 == told[1][1]
+
+
+def test_an_experience_is_shown_in_batches_in_random_order() -> None:
+    shown: list[list[int]] = []
+    inner = cutting([], [])
+
+    def cut(data: MultiLabelDataset, held: torch.Tensor) -> Crops:
+        shown.append(data.sample_ids.data.tolist())
+        return inner(data, held)
+
+    memory = CropMemory(4, torch.Generator(), cut)
+    memory.post_adapt(SimpleNamespace(train_mb_size=8), SimpleNamespace(dataset=dataset([[PRESENT]] * 30)))
+    order = [number for batch in shown for number in batch]
+    assert [len(batch) for batch in shown] == [8, 8, 8, 6]
+    assert sorted(order) == list(range(30)) != order

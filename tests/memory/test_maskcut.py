@@ -13,6 +13,7 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from cml_bench.memory import maskcut
 from cml_bench.memory.maskcut import bounds, foreground, mask_cut, second_eigenvector
 
 
@@ -143,3 +144,17 @@ def test_the_released_regulariser_is_a_constant() -> None:
     assert float(released(features).detach()) == pytest.approx(9.0, abs=1e-9)
     (slope,) = torch.autograd.grad(released(features), features)
     assert float(slope.abs().max()) < 1e-7
+
+
+def test_masks_that_are_old_or_tiny_are_no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six patches; of four among these (two thirds the same); of one."""
+
+    def block(start: int, end: int) -> torch.Tensor:
+        mask = torch.zeros(1, 196, dtype=torch.bool)
+        mask[:, start:end] = True
+        return mask
+
+    masks = iter([block(0, 6), block(0, 4), block(12, 13)])
+    monkeypatch.setattr(maskcut, "foreground", lambda vectors, grid: next(masks))
+    _, found = mask_cut(torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(0)), 3)
+    assert found[0].tolist() == [True, False, False]

@@ -1,6 +1,7 @@
 """HP-DVAL's head: its two scores, CLIP itself as the oracle of its prompts, growth without parameters."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -170,3 +171,11 @@ def test_a_projection_of_other_features(tiny_clip):
         HPDVALHead(23, text=tiny_clip.source, embedding="clip")
     with pytest.raises(CmlBenchError, match="width=8"):
         HPDVALHead(24, text=tiny_clip.source, width=8)
+
+
+def test_it_embeds_by_a_tanh_and_scales_as_published():
+    head = HPDVALHead(6)
+    assert float(head.log_scale.detach().exp()) == pytest.approx(math.e**3, rel=1e-4)
+    first, _, second = head.embed
+    features = torch.randn(2, first.in_features)
+    torch.testing.assert_close(head.embed(features), second(torch.tanh(first(features))))

@@ -98,3 +98,12 @@ def test_default_width() -> None:
     for options in ({"width": 10, "heads": 3}, {"heads": 0}, {"grid": 0}):
         with pytest.raises(CmlBenchError, match="krt head"):
             KRTHead(D, **options)
+
+
+def test_the_mlp_is_that_of_a_transformer() -> None:
+    """LayerNorm, four times the width, GELU, and back."""
+    head, tokens = grown(2), torch.randn(2, 12)
+    norm, up, _, down = head.mlp
+    expected = down(nn.functional.gelu(up(nn.functional.layer_norm(tokens, (12,), norm.weight, norm.bias))))
+    torch.testing.assert_close(head.mlp(tokens), expected)
+    assert up.out_features == 48

@@ -14,6 +14,8 @@ from cml_bench.models import attention as attention_module
 from cml_bench.models.attention import AttentionLayer, attention_width, sine_positions
 from cml_bench.models.heads import query2label
 from cml_bench.models.heads.csra import CSRAHead
+from cml_bench.models.heads.ctran import CTranHead
+from cml_bench.models.heads.hsvlt import HSVLTHead
 from cml_bench.models.heads.ml_decoder import MLDecoderHead
 from cml_bench.models.heads.query2label import Query2LabelHead
 
@@ -278,3 +280,18 @@ def test_wrong_options_end_in_one_sentence(make_head, match):
     with pytest.raises(CmlBenchError, match=match) as caught:
         make_head()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Query2LabelHead, MLDecoderHead, CTranHead, HSVLTHead])
+def test_dropout_acts_in_training_only(kind):
+    head = kind(D, dropout=0.3)
+    assert {part.p for part in head.modules() if isinstance(part, nn.Dropout)} <= {0.3}
+    assert {part.dropout for part in head.modules() if isinstance(part, nn.MultiheadAttention)} <= {0.3}
+    features = torch.randn(2, D, 3, 3)
+    for share in (0.0, 0.5):
+        head = kind(D, dropout=share)
+        head.grow(NAMES)
+        head.train()
+        assert torch.equal(head(features).logits, head(features).logits) == (share == 0)
+        head.eval()
+        assert torch.equal(head(features).logits, head(features).logits)

@@ -1,5 +1,6 @@
 """Text vectors from a CLIP text tower against open_clip itself, and what is said when they cannot be had."""
 
+import hashlib
 import importlib
 
 import pytest
@@ -99,3 +100,10 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(CmlBenchError, match=r"pip install 'cml-bench\[vision_language\]'"):
         text_vectors("open_clip:ViT-B-16:x.pt", NAMES)
+
+
+def test_a_hashed_vector_is_the_same_for_good() -> None:
+    """Made once more from SHA-256 and a generator: features and results bear its name alone."""
+    seed = int(hashlib.sha256(b"cat").hexdigest()[:16], 16) >> 1
+    drawn = torch.randn(300, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(text_vectors("hash", ["cat"])[0], drawn / drawn.norm())

@@ -30,7 +30,9 @@ from cml_bench.runs.plan import plan_method
 from cml_bench.runs.run import run_job
 from cml_bench.runs.setup import assemble
 from cml_bench.streams.scenario import MultiLabelScenario
+from cml_bench.testing.strategies import StrategyCase
 from cml_bench.testing.toy import Toy, ToySource, toy_backbone, toy_scenario
+from cml_bench.testing.trial import try_out
 from cml_bench.training.context import RunContext
 from cml_bench.training.recorder import LogitRecorder
 
@@ -268,3 +270,17 @@ def test_what_cannot_run_is_refused_before_anything_runs(method: str, sentence: 
 def test_a_sweep_is_checked_whatever_the_order_of_its_methods(small_jobs: Any, methods: tuple[str, ...]) -> None:
     """What one freezes of a backbone that jobs share is not frozen for the next."""
     check_jobs(small_jobs([f"{method} {SMALL_VIT}" for method in methods]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "shape"),
+    [
+        ("l2p pool_size=7 length=6 top=2 blocks=3", "prompts", (3, 7, 2, 3)),
+        ("dualprompt general_length=4 expert_length=8", "general", (2, 2, 2)),
+        ("coda_prompt components_per_experience=3 length=4 blocks=2", "components.0", (2, 3, 2, 2)),
+        ("multilane selectors=3 prompts=4 blocks=2", "prefixes.0", (2, 2, 4)),
+    ],
+)
+def test_sizes_of_prompts_are_those_asked_for(spec: str, name: str, shape: tuple[int, ...]) -> None:
+    state = try_out(StrategyCase(spec).plan).learner.model.prompts.state_dict()
+    assert state[name].shape[:-1] == shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.training.federation import Federation, deal_clients, parse_federation
-from cml_bench.training.rounds import ProximalPlugin
+from cml_bench.training.rounds import LearntLabels, ProximalPlugin
 
 
 def test_what_is_written_is_read() -> None:
@@ -95,3 +96,11 @@ def test_the_proximal_term_pulls_back() -> None:
     torch.testing.assert_close(weight.grad, 0.4 * (weight.detach() - received["weight"]))
     expected = 0.2 * (weight - received["weight"]).square().sum()
     torch.testing.assert_close(learner.loss.detach(), expected.detach())
+
+
+def test_labels_of_rehearsed_images_count_as_learnt() -> None:
+    """A client that replays rows of old labels has a say in them."""
+    learnt = LearntLabels()
+    learnt.start(torch.tensor([[-2, -2, 1]]), 3)
+    learnt.before_backward(SimpleNamespace(mb_y=torch.tensor([[-1, -2, -2]])))
+    assert learnt.labels.tolist() == [True, False, True]

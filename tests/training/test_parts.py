@@ -17,6 +17,7 @@ from cml_bench.registry import load
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
 from cml_bench.training.context import private_generator
+from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.recorder import LogitRecorder
 from cml_bench.training.relabel import TrueLabels
 from cml_bench.training.replay import ReplayLoader, ReplayPlugin, draw, read_memory
@@ -239,3 +240,14 @@ def test_replay_plugin_shows_each_experience_once_and_rehearses_the_past(tiny_sc
     learn(Rehearsing(), scenario, extra=[Watcher()], epochs=20)
     experiences = [set(rows.tolist()) for rows in scenario.splits["train"].experiences]
     assert rehearsed == [set(), experiences[0], experiences[0] | experiences[1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_an_optimizer_is_what_it_is_called(name: Any, kind: type[torch.optim.Optimizer]) -> None:
+    config = TrainingConfig(optimizer=name, lr=0.3, weight_decay=0.07)
+    optimizer = make_optimizer(config, torch.nn.Linear(2, 2))
+    assert type(optimizer) is kind
+    assert {group["lr"] for group in optimizer.param_groups} == {0.3}
+    assert max(group["weight_decay"] for group in optimizer.param_groups) == 0.07

@@ -81,3 +81,17 @@ def test_few_steps_are_enough_for_every_schedule(steps: int) -> None:
         if kind == "one_cycle":
             assert rates[0] < rates[1]
             assert max(rates) > 0.8 * LR
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
+def test_a_group_keeps_its_factor(kind: str) -> None:
+    """Estimates of ROLE learn ten times as fast, at the peak and on the way."""
+    slow, fast = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [slow]}, {"params": [fast], "lr_factor": 10.0}], lr=LR)
+    plugin = SchedulePlugin(kind, LR)
+    plugin.before_training_exp(SimpleNamespace(optimizer=optimizer, dataloader=range(9), train_epochs=1))
+    for _ in range(9):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates[1] == pytest.approx(10 * rates[0])
+        optimizer.step()
+        plugin.after_training_iteration(None)
