@@ -1,6 +1,6 @@
 """Defaults of options are written down: with another one a method of the same name is another method.
 
-Who changes one on purpose runs ``python tests/test_defaults.py`` and raises the version of what it is in.
+Who changes one on purpose runs ``python tests/test_defaults.py`` and says so in the CHANGELOG.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def defaults(family: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_written_down(family: str) -> None:
-    assert defaults(family) == json.loads(WRITTEN.read_text(encoding="utf-8"))[family]
+    written = json.loads(WRITTEN.read_text(encoding="utf-8"))[family]
+    assert defaults(family) == written, "meant? Then: python tests/test_defaults.py"
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", entries("benchmarks"))
 def test_what_a_benchmark_declares(name: str) -> None:
+    assert name in DECLARED, "write down in this file what it declares"
     training, rules, chunk = DECLARED[name]
     kind = load("benchmarks", name)
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
