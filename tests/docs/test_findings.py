@@ -17,6 +17,12 @@ from cml_bench.report.statistics.estimates import estimate
 ROOT = Path(__file__).resolve().parents[2]
 REPLAY = ["er", "er_herding", "er_ace", "er_balanced", "prs", "ocdm", "mir", "gdumb", "der", "derpp"]
 FREE = ["naive", "lwf", "dlfl 0", "csc", "freeze_old_rows", "pseudo_label", "ewc", "ewc_online", "si", "mas", "rwalk"]
+HEADS_TOLD = {
+    **dict.fromkeys(("er 1000", "derpp 1000", "dlfl 1000", "dlfl", "krt", "kar"), 1),
+    **dict.fromkeys(("naive", "csc", "pseudo_label", "lwf", "joint", "agem"), 1),
+    "cumulative": -1,
+}
+"""Methods whose gain of one feature a label the page tells, and the sign it tells it with."""
 SHARES_OF_DIGITS = {
     "whole": "{:.0f} points [{:.0f}, {:.0f}] more",
     "without the single pass": "without the single pass {:.0f} [{:.0f}, {:.0f}] more",
@@ -142,8 +148,20 @@ def test_the_pages_of_the_two_heads_say_what_their_jobs_do() -> None:
         assert len(group) in (10, 11)
         found = estimate(sign * gains[gains["strategy"].isin(group)].groupby("block")["gain"].mean())
         assert told.format(f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]") in texts["coco18_heads"], told
+    for method, sign in HEADS_TOLD.items():
+        found = estimate(sign * gains[gains["strategy"] == method]["gain"])
+        assert f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in texts["coco18_heads"], method
+    findings = " ".join(FINDINGS.read_text(encoding="utf-8").split())
+    for group in (own.index, REPLAY, FREE):
+        found = estimate(gains[gains["strategy"].isin(group)].groupby("block")["gain"].mean())
+        assert f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in findings, group
     gains = heads["gains"](heads["read_jobs"]("coco18_heads", every_seed=True))
     assert set(gains.groupby("strategy").size()) == {9}
+    for group, sign in ((own.index, 1), (REPLAY, -1)):
+        found = estimate(sign * gains[gains["strategy"].isin(group)].groupby("block")["gain"].mean())
+        assert (
+            f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in texts["coco18_heads"].partition("4. **Three")[2]
+        )
     seeds = gains.assign(seed=gains["block"].str[-1]).pivot_table(index="strategy", columns="seed", values="gain")
     pairs = [seeds[one].corr(seeds[other]) for one, other in itertools.combinations(seeds, 2)]
     assert f"correlate by {min(pairs):.2f} to {max(pairs):.2f} between seeds" in texts["coco18_heads"]
