@@ -287,3 +287,35 @@ def test_the_page_of_the_long_tail_says_what_the_jobs_of_its_trained_backbone_do
     for what, figures in (("minor mAP", gain.mean()), ("least", gain.min())):
         told = "{:.1f}, {:.1f} and {:.1f}".format(*(figures[name] for name in ("ocdm", "er_balanced", "prs")))
         assert f"{what} {told}" in page, told
+
+
+def test_losses_are_told_apart_as_in_both_runs() -> None:
+    """Mean over five heads of each difference in average mAP that the page tells, of the run and the one after it."""
+    folder = ROOT / "results" / "reference" / "heads_losses"
+    page = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    first = pd.read_csv(folder / "table.csv")
+    first = first.assign(regime=first["benchmark_options"].str.extract(r'"regime": "(\w+)')[0])
+    runs = [first.rename(columns=lambda name: name.replace("_mean", "")), pd.read_csv(folder / "again.csv")]
+    means = []
+    for run in runs:
+        loss = run["method"].str.extract(r"loss=(\w+)")[0]
+        means.append(100 * run.assign(loss=loss).pivot_table(index="loss", columns="regime", values="avg_map"))
+    for one, other, regime in (
+        ("hill", "an", "missing_positives"),
+        ("clml", "an", "missing_positives"),
+        ("splc", "an", "missing_positives"),
+        ("splc", "bce", "full"),
+        ("role", "an", "full"),
+        ("role", "an", "missing_positives"),
+        ("role", "an", "single_positive"),
+        ("hill", "bce", "full"),
+        ("em", "an", "missing_positives"),
+    ):
+        told = " / ".join(f"{(table.loc[one] - table.loc[other])[regime]:+.1f}" for table in means)
+        assert told in page, (one, other, regime, told)
+    told = " / ".join(f"{(table.loc['an'] - table.loc['em'])['single_positive']:.1f}" for table in means)
+    assert f"under single positives: {told}, in all five heads" in page
+    both = runs[0].merge(runs[1], on=["method", "regime"], suffixes=("", "_again"))
+    assert len(both) == 120
+    spread = [(100 * (both[f"{name}_again"] - both[name])).std() for name in ("avg_map", "last_map")]
+    assert "{:.1f} points of average mAP and {:.1f} of last mAP".format(*spread) in page
