@@ -76,4 +76,5 @@ def _ranked(source: Source, showing: list[npt.NDArray[np.intp]]) -> npt.NDArray[
     company = np.zeros(len(showing))
     for rows in showing:
         company += np.count_nonzero(source.labels[rows] == PRESENT, axis=0) / max(1, len(rows))
-    return np.argsort(-company, kind="stable")
+    # Equal shares are summed in another order for each label, and their rounding must rank none above another.
+    return np.argsort(-company.round(9), kind="stable")

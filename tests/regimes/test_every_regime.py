@@ -213,3 +213,20 @@ def test_an_error_of_a_regime_reaches_the_user(tiny_source: Any, tiny_labels: An
 def test_a_missing_file_of_shares_reaches_the_user(tiny_source: Any, tiny_labels: Any, tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match=r"none\.json cannot be read"):
         build(tiny_source, f"single_positive bias=semantic shares={tmp_path}/none.json", tiny_labels(20, 4, 0))
+
+
+@pytest.mark.parametrize(
+    ("regime", "truth", "state", "share"),
+    [
+        ("missing_positives rate=0.25", 1, PRESENT, 0.75),
+        ("partial_labels known=0.25", 1, PRESENT, 0.25),
+        ("partial_labels known=0.25", 0, ABSENT, 0.25),
+        ("candidates noise=0.25", 0, PRESENT, 0.25),
+    ],
+)
+def test_a_rate_is_a_probability(
+    bare_source: Any, answers: Any, regime: str, truth: int, state: int, share: float
+) -> None:
+    """Of 20,000 entries within 4.5 standard deviations."""
+    found = answers(regime, bare_source(np.full((4000, 5), truth))) == state
+    assert abs(found.mean() - share) < 4.5 * np.sqrt(share * (1 - share) / found.size)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cml_bench.labels import ABSENT, PRESENT, UNMARKED
+from cml_bench.labels import PRESENT, UNMARKED
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.6])
@@ -20,23 +20,6 @@ def test_what_is_left_of_coco_is_binomial(coco_source: Any, answers: Any, rate: 
     assert np.abs(deviation).max() < 4.5
     empty = rate ** coco_source.labels.sum(axis=1)
     assert abs((~left.any(axis=1)).sum() - empty.sum()) < 4 * np.sqrt((empty * (1 - empty)).sum())
-
-
-@pytest.mark.parametrize(
-    ("regime", "truth", "state", "share"),
-    [
-        ("missing_positives rate=0.25", 1, PRESENT, 0.75),
-        ("partial_labels known=0.25", 1, PRESENT, 0.25),
-        ("partial_labels known=0.25", 0, ABSENT, 0.25),
-        ("candidates noise=0.25", 0, PRESENT, 0.25),
-    ],
-)
-def test_a_rate_is_a_probability(
-    bare_source: Any, answers: Any, regime: str, truth: int, state: int, share: float
-) -> None:
-    """Of 20,000 entries within 4.5 standard deviations."""
-    found = answers(regime, bare_source(np.full((4000, 5), truth))) == state
-    assert abs(found.mean() - share) < 4.5 * np.sqrt(share * (1 - share) / found.size)
 
 
 def test_negatives_are_open_like_overlooked_positives(bare_source: Any, answers: Any) -> None:

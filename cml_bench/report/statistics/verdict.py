@@ -59,8 +59,9 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
-    speaks_of_orders = has_orders_enough(rivals.dropna())
-    rivals = one_a_pair(rivals.dropna())
+    rivals = rivals.dropna()
+    speaks_of_orders = has_orders_enough(rivals)
+    rivals = one_a_pair(rivals)
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
     if rivals.empty:
