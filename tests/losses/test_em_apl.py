@@ -39,12 +39,17 @@ def shaken(model: MultiLabelModel) -> None:
             parameter.add_(torch.randn_like(parameter))
 
 
-@pytest.mark.parametrize(("epochs", "warm_up", "warm"), [(10, 0.5, 5), (10, 0.3, 3), (4, 0.0, 1), (3, 0.9, 3)])
-def test_the_lowest_of_each_label_are_taken(tiny_scenario: Any, epochs: int, warm_up: float, warm: int) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "warm_up", "warm", "share"),
+    [(10, 0.5, 5, 0.9), (10, 0.3, 3, 0.9), (4, 0.0, 1, 0.9), (3, 0.9, 3, 0.9), (10, 0.5, 5, 0.4), (4, 0.5, 2, 0.0)],
+)
+def test_the_lowest_of_each_label_are_taken(
+    tiny_scenario: Any, epochs: int, warm_up: float, warm: int, share: float
+) -> None:
     experience = tiny_scenario(n=90, increment=6, regime="single_positive").train_stream[0]
     dataset = experience.dataset
     ids, states = dataset.sample_ids.data.tolist(), dataset.labels.data
-    model, criterion = model_of(experience), EMAPL(warm_up=warm_up)
+    model, criterion = model_of(experience), EMAPL(warm_up=warm_up, share=share)
     criterion.start_experience(dataset)
     n_open = [int((states[:, c] == UNMARKED).sum()) for c in range(6)]
     expected: dict[tuple[int, int], float] = {}
@@ -54,12 +59,12 @@ def test_the_lowest_of_each_label_are_taken(tiny_scenario: Any, epochs: int, war
             p = model(dataset.batch(torch.arange(len(dataset)))[0]).detach().sigmoid()
             for c in range(6):
                 free = [i for i in range(len(dataset)) if states[i, c] == UNMARKED and (i, c) not in expected]
-                due = round(0.9 * n_open[c] * (epoch - warm + 1) / (epochs - warm))
+                due = round(share * n_open[c] * (epoch - warm + 1) / (epochs - warm))
                 for i in sorted(free, key=lambda i: float(p[i, c]))[: due - (n_open[c] - len(free))]:
                     expected[i, c] = float(p[i, c])
         criterion.start_epoch(model, dataset, epoch, epochs)
         assert soft_labels(criterion, ids, 6) == pytest.approx(expected)
-    assert len(expected) == (sum(round(0.9 * n) for n in n_open) if epochs > warm else 0)
+    assert len(expected) == (sum(round(share * n) for n in n_open) if epochs > warm else 0)
 
 
 def test_looking_leaves_no_trace(tiny_scenario: Any) -> None:

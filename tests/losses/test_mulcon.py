@@ -58,6 +58,14 @@ def test_the_second_stage_adds_the_contrast_of_both_views() -> None:
     torch.testing.assert_close(loss, criterion(two, LABELS, None, 0, one))
 
 
+def test_a_companion_is_compared_with_the_second_view_of_itself() -> None:
+    one, two, beside, beside_two = (said(seed) for seed in range(4))
+    criterion = MulCon(weight=0.7, start=0)
+    together = criterion(one._replace(companion=beside), LABELS, None, 0, two._replace(companion=beside_two))
+    apart = criterion(one, LABELS, None, 0, two) + criterion(beside, LABELS, None, 0, beside_two)
+    torch.testing.assert_close(together, apart)
+
+
 def test_narrow_rows_and_narrow_heads() -> None:
     output = said()
     criterion = MulCon(start=0)

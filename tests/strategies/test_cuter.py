@@ -151,7 +151,11 @@ def test_what_is_known_of_a_crop(others: str, known: int) -> None:
 def test_a_step_adds_the_loss_on_crops(
     tiny_scenario: Any, learn: Any, on_backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worked out anew from the draw: BCE of one entry a crop, beside the criterion of the stream's batch."""
+    """Worked out anew from the draw: one entry a crop, as the epoch weighs it, beside the loss of the stream's batch."""
+
+    class Growing(BCE):
+        def judge(self, output: Any, labels: Any, sample_ids: Any, epoch: int, view: Any) -> torch.Tensor:
+            return (1 + epoch) * super().judge(output, labels, sample_ids, epoch, view)
 
     class Added(SupervisedPlugin):
         steps = 0
@@ -166,7 +170,8 @@ def test_a_step_adds_the_loss_on_crops(
                     for row, column in (labels == PRESENT).nonzero().tolist()
                 ]
                 assert len(entries) == len(x)
-                assert float(strategy.loss.detach()) == pytest.approx(stream + sum(entries) / len(entries), rel=1e-5)
+                crops = (1 + strategy.clock.train_exp_epochs) * sum(entries) / len(entries)
+                assert float(strategy.loss.detach()) == pytest.approx(stream + crops, rel=1e-5)
                 self.steps += 1
 
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -179,7 +184,7 @@ def test_a_step_adds_the_loss_on_crops(
 
     monkeypatch.setattr(CropReplay, "draw", draw)
     strategy, watcher = CUTER(sure=0.5, sure_scarce=0.4, replay_batch_size=3), Added()
-    learn(on_backbone(strategy, batch_norm=False), tiny_scenario(), extra=[watcher], criterion=BCE(), epochs=6)
+    learn(on_backbone(strategy, batch_norm=False), tiny_scenario(), extra=[watcher], criterion=Growing(), epochs=6)
     assert watcher.steps > 5
 
 
