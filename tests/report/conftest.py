@@ -151,7 +151,7 @@ def _job(method: str, seed: int, last_map: float, order: str = "default", **colu
         "benchmark": "digits",
         "version": "1",
         "benchmark_options": "{}",
-        "sources": "s",
+        "sources": f"s-{columns.get('benchmark', 'digits')}",
         "data": "d",
         "title": "Digits",
         "protocol": "B0-C2",

@@ -117,3 +117,24 @@ def test_the_same_images_under_two_settings_are_one_block(one: Any, frame_of: An
     assert table.differences["n"].to_dict() == {"er": 3}
     note = one(frame_of(*one_way, *grid_of(3, 1, "voc", er=0.5, lwf=0.4)), "last_map", columns="benchmark").notes[0]
     assert "over 6 pairs" in note
+
+
+def test_the_same_images_under_other_weights_are_one_block(one: Any, frame_of: Any, grid_of: Any) -> None:
+    jobs = [{**each, "data": weights} for weights in ("d", "e") for each in grid_of(3, 1, er=0.5, lwf=0.4)]
+    note = one(frame_of(*jobs), "last_map", columns="benchmark").notes[0]
+    assert "over 3 pairs" in note
+
+
+def test_differences_over_seeds_say_of_which_orders_they_speak(one: Any, frame_of: Any, grid_of: Any) -> None:
+    """A gain on two of three orders is told from chance over nine jobs, and turned around on the third."""
+    jobs = grid_of(3, 3, er=0.5, lwf=0.5)
+    for each in jobs:
+        if each["method"] == "lwf":
+            each["last_map"] += -0.001 if each["class_order"] == "random:2" else 0.03
+    table = one(frame_of(*jobs), "last_map", baseline="er")
+    assert table.differences is not None
+    assert table.differences.loc["lwf", "p_holm"] < 0.05
+    assert table.notes[-1].endswith(" They speak of these 3 class orders; turned around: lwf (random:2).")
+    more = one(frame_of(*grid_of(2, 6, er=0.5, lwf=0.6)), "last_map", baseline="er")
+    assert "paired over the same class orders, each by the mean of its seeds, with 95 % interval" in more.notes[-1]
+    assert "speak of" not in more.notes[-1]

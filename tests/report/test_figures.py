@@ -323,3 +323,57 @@ def test_what_no_result_holds_is_told_in_place_of_a_picture(drawing_section: Any
     _, lacking = draw_all(drawing_section(["er", "naive"], change=without))
     assert "mAP over experiences is not drawn: no result holds it." in lacking
     assert "Average precision of labels is not drawn: no result holds it." in lacking
+
+
+def test_bands_lie_within_the_axis(drawing_section: Make) -> None:
+    """Jobs far apart: bands reach below the least mean by more than an axis over means alone would leave room."""
+
+    def spread(document: dict[str, Any]) -> None:
+        for after in document["metrics"]["per_experience"]:
+            after["map"] *= 0.5 if document["job"]["seed"] else 1.0
+
+    section = drawing_section(METHODS, seeds=(0, 1), change=spread)
+    with drawing():
+        picture = experiences.draw(section)
+    assert picture is not None
+    low, high = picture.figure.axes[0].get_ylim()
+    assert low <= picture.data["low"].min()
+    assert high >= picture.data["high"].max()
+    assert "interval of the mean on these class orders" in picture.caption
+
+
+def test_a_mean_over_fewer_jobs_is_on_no_front(drawing_section: Make) -> None:
+    """Of the quickest and best method one job of six is there: it beats no other, and the caption names it."""
+
+    def lose_most(document: dict[str, Any]) -> None:
+        job = document["job"]
+        if job["method"] == "er":
+            document["metrics"]["summary"]["last_map"] = 0.99
+            document["cost"]["seconds"]["training"] = 0.1
+            if (job["class_order"], job["seed"]) != ("default", 0):
+                job["method"] = f"ewc ewc_lambda={job['seed']}"
+
+    section = drawing_section(("er", "lwf", "naive"), change=lose_most)
+    with drawing():
+        picture = cost.draw(section, "training_seconds")
+    assert picture is not None
+    front = picture.data.set_index("method")["pareto"]
+    assert not front["er"]
+    assert front[["lwf", "naive"]].any()
+    assert "Nor have methods that lack jobs of the others: er" in picture.caption
+
+
+def test_the_ranks_say_how_many_blocks_they_leave_out(drawing_section: Make) -> None:
+    """Each of three methods lacks another class order."""
+
+    def lose_one(document: dict[str, Any]) -> None:
+        lost = {"er": ("default", 0), "lwf": ("default", 1), "naive": ("default", 2)}
+        job = document["job"]
+        if lost[job["method"]] == (job["class_order"], job["seed"]):
+            document["status"], document["error"] = "failed", "the loss became NaN"
+
+    section = drawing_section(("er", "lwf", "naive"), change=lose_one)
+    with drawing():
+        ranked = ranks.draw(section.table, section.looks)
+    assert "over 3 blocks" in ranked.caption
+    assert ranked.caption.endswith("Left out: 3 blocks that not all of these have.")

@@ -49,7 +49,7 @@ def test_the_terminal_marks_best_and_second(frame_of: Any, grid_of: Any) -> None
     assert re.search(r"\x1b\[1m50\.\d ± 0\.2", text)
     assert re.search(r"\x1b\[4m40\.\d ± 0\.2", text)
     assert re.search(r"\x1b\[1m50\.\d \[50\.0, 50\.\d\]", rendered(table, intervals=True))
-    assert "Intervals hold 95 % from 6 jobs on; below they are the range of the jobs: 50 % with 2 jobs." in rendered(
+    assert "They hold 95 % from 6 jobs on; below they are the range of the jobs: 50 % with 2 jobs." in rendered(
         table, intervals=True
     )
 
@@ -246,3 +246,28 @@ def test_the_name_of_a_file_says_its_format(name: str, format_: str) -> None:
 def test_a_name_that_says_none() -> None:
     with pytest.raises(CmlBenchError, match=r"--output a.txt names no format: end it in \.md, \.csv"):
         format_of(Path("a.txt"))
+
+
+def test_a_figure_that_is_undefined_in_a_hard_job_is_marked_nowhere(one: Any, frame_of: Any, grid_of: Any) -> None:
+    jobs = grid_of(4, 1, er=0.6, lwf=0.5, naive=0.4)
+    jobs[3] = {**jobs[3], "last_map": float("nan")}
+    table = one(frame_of(*jobs), "last_map", "forgetting")
+    marks = make_grid(table).marks.set_axis(table.rows["method"])
+    assert marks["last mAP"].to_dict() == {"er": "", "lwf": "best", "naive": ""}
+    assert marks.loc["er", "forgetting"] == "best"
+
+
+def test_marks_are_of_figures_as_printed(one: Any, frame_of: Any, job: Any) -> None:
+    figures = {"er": 0.9965, "lwf": 0.9961, "naive": 0.5}
+    table = one(frame_of(*(job(name, seed, value) for name, value in figures.items() for seed in (0, 1))), "last_map")
+    grid = make_grid(table)
+    printed = dict(zip(grid.cells["method"], grid.cells["last mAP"].str.split().str[0], strict=True))
+    best = max(printed.values(), key=float)
+    assert [*grid.cells["method"][grid.marks["last mAP"] == "best"]] == [
+        name for name, text in printed.items() if text == best
+    ]
+    assert printed == {"er": f"{99.65:.1f}", "lwf": f"{99.61:.1f}", "naive": "50.0"}
+
+
+def test_latex_makes_no_dash_of_hyphens(frame_of: Any, job: Any) -> None:
+    assert r"./a-{}-{}-b.py:C" in to_latex(compare(frame_of(job("./a---b.py:C", 0, 0.5))))

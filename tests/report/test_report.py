@@ -430,3 +430,27 @@ def test_a_wrapper_has_a_column_where_there_is_one(tmp_path: Path) -> None:
     )
     column = heads.index("wrap")
     assert [line[column] for line in lines] == ["pat", ""]
+
+
+def test_forward_transfer_refuses_references_that_serve_as_well_as_each_other(tmp_path: Path) -> None:
+    documents = [learnt(name, 0, 0.9, 0.2) for name in ("from_scratch", "from_scratch epochs=1")]
+    with pytest.raises(CmlBenchError, match="'from_scratch', 'from_scratch epochs=1': choose methods so that there"):
+        rows(write(tmp_path, learnt("er", 0, 0.1, 0.5), *documents), ("forward_transfer",))
+
+
+def test_a_file_that_was_edited_between_jobs_is_no_mean_of_two_versions(tmp_path: Path) -> None:
+    """Three seeds with the file as it was; then two of them anew; a built-in method keeps all that it has."""
+    mine = "./mine.py:Mine"
+    old = [result(mine, seed, 0.9, finished=f"2026-01-01T0{seed}:00:00Z") for seed in range(3)]
+    new = [result(mine, seed, 0.5, finished=f"2026-01-02T0{seed}:00:00Z") for seed in range(2)]
+    documents = [
+        *(other_job(each, plug_in_files=[None, "a" * 64]) for each in old),
+        *(other_job(each, plug_in_files=[None, "b" * 64]) for each in new),
+        *(result("er", seed, 0.6) for seed in range(3)),
+    ]
+    for number, each in enumerate(documents):
+        each["key"] = str(number)
+    table = rows(write(tmp_path, *documents))
+    assert table.loc[mine, ["last_map_mean", "n"]].tolist() == pytest.approx([0.5, 2])
+    assert table.loc[mine, "notes"] == "incomplete: 2 of 3 jobs; 3 older results of jobs left out"
+    assert table.loc["er", "n"] == 3

@@ -14,8 +14,10 @@ from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, INK, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
+from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
 from cml_bench.report.statistics.estimates import estimates
+from cml_bench.report.statistics.rivals import fair_part
+from cml_bench.report.statistics.units import one_an_order
 
 COSTS: Final = {
     "training_seconds": ("training time", "seconds of training a job"),
@@ -59,11 +61,15 @@ def draw(section: Section, column: str) -> Picture | None:
     beside(axes, [(float(heights[method]), look) for method, look in shown.items() if method in heights], leaders=False)
     grey = [section.looks[method].name for method in data.loc[data["pareto"], "method"] if method not in shown]
     bounds = [section.looks[method].name for method in data["method"] if method in section.table.bounds]
+    whole = whole_rows(section)
+    fewer = [section.looks[method].name for method in data["method"] if method not in (*whole, *section.table.bounds)]
     lacking = [look.name for method, look in section.looks.items() if method not in set(data["method"])]
     caption = sentences(
-        f"Last mAP against {short}, means over seeds and class orders; thin bars are intervals of the mean.",
+        f"Last mAP against {short}, means over seeds and class orders.",
+        interval_words(data, section.n_orders, "Thin bars"),
         "Ringed and joined: the Pareto front, methods that no other one beats on both.",
         f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
+        f"Nor have methods that lack jobs of the others: {', '.join(fewer)}." if fewer else "",
         f"On the front, but in grey: {', '.join(grey)}." if grey else "",
         begins,
         f"Not measured: {', '.join(lacking)}." if lacking else "",
@@ -81,6 +87,14 @@ def on_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bool_]
     return ~beaten
 
 
+def whole_rows(section: Section) -> tuple[str, ...]:
+    """Return the methods that are no bounds and have the jobs of the others."""
+    blocks = section.table.blocks
+    rivals = blocks.drop(columns=[*section.table.bounds], errors="ignore")
+    whole = (*rivals.columns,) if rivals.shape[1] < 2 else (*fair_part(rivals)[0].columns,)
+    return tuple(map(str, whole))
+
+
 def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
     axes.step(front["cost"], front["map"], where="post", color=FAINT, linewidth=0.8, zorder=1)
     ring: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": INK}
@@ -90,20 +104,23 @@ def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
 def _data(section: Section, column: str) -> pd.DataFrame:
     jobs = section.jobs.groupby("method")
     methods = list(section.looks)
-    maps = estimates([100 * jobs.get_group(method)["last_map"].to_numpy() for method in methods])
+    of_each = [jobs.get_group(method) for method in methods]
+    maps = estimates([one_an_order(100 * each["last_map"], [*each["class_order"]]) for each in of_each])
     rows = [
         {
             "method": method,
-            "cost": jobs.get_group(method)[column].mean() if column in section.jobs else float("nan"),
+            "cost": each[column].mean() if column in section.jobs else float("nan"),
             "map": found.mean,
             "map_low": found.low,
             "map_high": found.high,
+            "level": found.level,
             "n": found.n,
         }
-        for method, found in zip(methods, maps, strict=True)
+        for method, each, found in zip(methods, of_each, maps, strict=True)
     ]
     data = pd.DataFrame(rows).dropna(subset=["cost", "map"])
-    rivals = ~data["method"].isin(section.table.bounds)
+    # A mean over fewer jobs would beat others by what it lacks.
+    rivals = data["method"].isin(whole_rows(section))
     data["pareto"] = False
     data.loc[rivals, "pareto"] = on_front(data.loc[rivals, "cost"], data.loc[rivals, "map"])
     return data

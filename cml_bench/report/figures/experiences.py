@@ -12,6 +12,7 @@ from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import SHOWN, blank, ruled
 from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
 from cml_bench.report.statistics.estimates import estimates
+from cml_bench.report.statistics.units import one_an_order
 
 
 def draw(section: Section) -> Picture | None:
@@ -20,7 +21,7 @@ def draw(section: Section) -> Picture | None:
     if data.empty:
         return None
     figure, axes = blank()
-    lowest = percent_axis(axes, "y", data["map"])
+    lowest = percent_axis(axes, "y", data[["low", "high", "map"]])
     ends = []
     for method, rows in data.groupby("method", sort=False):
         look = section.legend[str(method)]
@@ -34,7 +35,7 @@ def draw(section: Section) -> Picture | None:
     ruled(axes)
     caption = sentences(
         "mAP over the labels seen so far, after each experience: mean over seeds and class orders.",
-        interval_words(data),
+        interval_words(data, section.n_orders),
         lowest,
         also_grey(len(section.looks), SHOWN),
     )
@@ -48,7 +49,8 @@ def _data(section: Section) -> pd.DataFrame:
         for t in range(max(len(run.history.map) for run in runs)):
             reached = [run for run in runs if t < len(run.history.map)]
             groups.append((method, t + 1))
-            samples.append([100 * run.history.map[t] for run in reached])
+            figures = [100 * run.history.map[t] for run in reached]
+            samples.append(one_an_order(figures, [run.class_order for run in reached]))
     rows = [
         {
             "method": method,

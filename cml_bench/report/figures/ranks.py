@@ -12,6 +12,7 @@ from cml_bench.report.figures.wording import sentences
 from cml_bench.report.statistics.differences import one_a_pair
 from cml_bench.report.statistics.estimates import SIGNIFICANCE
 from cml_bench.report.statistics.ranks import Ranking, rank_methods
+from cml_bench.report.statistics.rivals import fair_part
 from cml_bench.report.statistics.verdict import format_p
 from cml_bench.report.tables.quantities import quantity
 from cml_bench.report.tables.table import BenchmarkTable
@@ -23,8 +24,7 @@ _NARROW: Final = 12
 def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     """Draw the average ranks of a table's methods in its first metric.
 
-    Bounds are not ranked, and methods that lack blocks are left out and named: ranking them would take these blocks
-    from all others.
+    Bounds are not ranked, and methods that lack blocks of the others are left out and named, see ``fair_part``.
 
     Args:
         table: Rows are methods; blocks of one benchmark or of several.
@@ -36,10 +36,9 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     known = quantity(table.metrics[0])
     bounds = table.bounds
     blocks = table.blocks.drop(columns=[method for method in table.blocks if method in bounds])
-    counts = {str(method): int(blocks[method].notna().sum()) for method in blocks}
-    most = max(counts.values(), default=0)
-    whole = [method for method, count in counts.items() if count == most]
-    pairs = one_a_pair(blocks[whole])
+    shared, absent = fair_part(blocks)
+    whole = [str(method) for method in shared]
+    pairs = one_a_pair(shared)
     ranking = rank_methods(pairs, lower_is_better=known.lower_is_better)
     each = "benchmark, class order and seed" if "seed" in pairs.index.names else "benchmark and class order"
     # Imported here because it takes a second.
@@ -67,7 +66,9 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
         text.set_color(INK)
     axes.spines["top"].set_visible(True)
     axes.set_title("average rank", fontsize=8, pad=4)
-    absent = [f"{looks[method].name} ({count} of {most})" for method, count in counts.items() if count < most]
+    counts = blocks.loc[shared.index].notna().sum()
+    left = int(blocks[whole].notna().any(axis=1).sum()) - len(shared)
+    fewer = [f"{looks[method].name} ({counts[method]} of {len(shared)})" for method in absent]
     caption = sentences(
         f"Average rank in {known.heading} over {ranking.n_blocks} blocks ({each}); 1 is best. "
         f"Methods joined by a bar cannot be told apart (Nemenyi's test at {SIGNIFICANCE:g}; critical difference "
@@ -75,7 +76,8 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
         f"{'' if ranking.p < SIGNIFICANCE else ', so that no difference counts'}. Blocks of one benchmark share its "
         "images: they speak of seeds and class orders, not of other data.",
         f"Bounds, not ranked: {', '.join(looks[method].name for method in sorted(bounds))}." if bounds else "",
-        f"Not ranked, for lack of blocks: {', '.join(absent)}." if absent else "",
+        f"Not ranked, for lack of jobs: {', '.join(fewer)}." if fewer else "",
+        f"Left out: {left} block{'s' * (left != 1)} that not all of these have." if left else "",
     )
     return Picture.settled("critical_difference", "Average ranks", caption, _data(ranking, p_values), figure, wide=wide)
 

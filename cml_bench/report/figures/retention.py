@@ -9,8 +9,9 @@ from cml_bench.report.figures.labelling import beside
 from cml_bench.report.figures.picture import Picture
 from cml_bench.report.figures.section import Section
 from cml_bench.report.figures.style import FAINT, SHOWN, blank, ruled
-from cml_bench.report.figures.wording import also_grey, percent_axis, sentences
+from cml_bench.report.figures.wording import also_grey, interval_words, percent_axis, sentences
 from cml_bench.report.statistics.estimates import estimates
+from cml_bench.report.statistics.units import one_an_order
 from cml_bench.report.stored.history import History
 
 
@@ -56,8 +57,8 @@ def draw(section: Section) -> Picture | None:
     beside(axes, named, leaders=False)
     caption = sentences(
         "Right: learns new labels well. Below the dashed diagonal: has forgotten, by the distance down to the point;",
-        "above it: has gained. Means over the labels of all experiences but the last, on fixed images; thin crosses",
-        "are intervals over seeds and class orders.",
+        "above it: has gained. Means over the labels of all experiences but the last, on fixed images.",
+        interval_words(data, section.n_orders, "Thin crosses"),
         begins.replace("horizontal axis begins", "axes begin"),
         also_grey(len(section.looks), SHOWN),
     )
@@ -76,7 +77,10 @@ def learnt_and_kept(history: History) -> tuple[float, float]:
 def _data(section: Section) -> pd.DataFrame:
     methods = list(section.looks)
     pairs = [np.array([learnt_and_kept(run.history) for run in section.runs_of(method)]) for method in methods]
-    found = estimates([100 * figures for values in pairs for figures in values.T])
+    orders = [[run.class_order for run in section.runs_of(method)] for method in methods]
+    found = estimates(
+        [one_an_order(100 * figures, own) for values, own in zip(pairs, orders, strict=True) for figures in values.T]
+    )
     rows = [
         {
             "method": method,
@@ -86,6 +90,7 @@ def _data(section: Section) -> pd.DataFrame:
             "kept": kept.mean,
             "kept_low": kept.low,
             "kept_high": kept.high,
+            "level": learnt.level,
             "forgetting": learnt.mean - kept.mean,
             "n": learnt.n,
         }

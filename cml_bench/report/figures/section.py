@@ -53,6 +53,11 @@ class Section:
         fewer = {row.method: f" ({row.n} of {row.n_expected} jobs)" for row in rows.itertuples()}
         return {method: replace(look, name=look.name + fewer.get(method, "")) for method, look in self.looks.items()}
 
+    @property
+    def n_orders(self) -> int:
+        """Number of class orders."""
+        return len({run.class_order for run in self.runs})
+
     def runs_of(self, method: str) -> list[Run]:
         """Return the finished jobs of a method."""
         return [run for run in self.runs if run.method == method]

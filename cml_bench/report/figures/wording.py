@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cml_bench.report.statistics.estimates import pairs_needed
+
 
 def percent_axis(axes: Axes, axis: Literal["x", "y"], values: Any) -> str:
     """Let an axis of percentages begin at 0, or say that it does not: a scale that begins elsewhere enlarges."""
@@ -27,14 +29,21 @@ def sentences(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def interval_words(data: pd.DataFrame) -> str:
-    """Say what the bands hold, for a table with ``level`` and ``n``."""
+def interval_words(data: pd.DataFrame, orders: int, marks: str = "Bands") -> str:
+    """Say what the bands hold, and of what they speak.
+
+    Args:
+        data: A table with ``level`` and ``n``.
+        orders: How many class orders there are.
+        marks: What the intervals are drawn as.
+    """
     levels = data.loc[data["n"] > 1, "level"].dropna().round(2)
     if levels.empty:
-        return "One job a method: no bands."
+        return f"One job a method: no {marks.lower()}."
     low, high = levels.min(), levels.max()
     told = f"{100 * low:.0f} %" if low == high else f"{100 * low:.0f} to {100 * high:.0f} %"
-    return f"Bands: {told} interval of the mean."
+    where = "" if orders >= pairs_needed() else f" on {'this class order' if orders == 1 else 'these class orders'}"
+    return f"{marks}: {told} interval of the mean{where}."
 
 
 def also_grey(methods: int, shown: int) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
+from cml_bench.report.statistics.rivals import fair_part
 from cml_bench.report.statistics.verdict import p_cell
 from cml_bench.report.tables.averages import estimates_in
 from cml_bench.report.tables.quantities import COSTS, Quantity, heading, quantity
@@ -78,7 +80,7 @@ def make_grid(table: BenchmarkTable, *, intervals: bool = False) -> Grid:
     notes = list(table.notes)
     if intervals:
         keys = [column.key for column in table.columns]
-        notes.append(interval_remark(rows, keys))
+        notes.append(interval_remark(rows, keys, table.blocks))
     return Grid(
         heading=table.heading,
         cells=cells,
@@ -145,10 +147,13 @@ def _marks(table: BenchmarkTable) -> pd.DataFrame:
         for column in table.columns:
             known = quantity(column.metric)
             if known.ranked:
-                means = table.rows[f"{column.key}_mean"].where(table.complete)
+                # A figure that is undefined in a hard job makes the mean of the others look good.
+                defined = table.rows[f"{column.key}_n"].where(table.complete)
+                means = table.rows[f"{column.key}_mean"].where(defined == defined.max())
                 marks[column.heading] = _placed(means, known)
         return marks
-    rivals = [column for column in table.columns if column.key in table.competitors]
+    whole, _ = fair_part(table.blocks)
+    rivals = [column for column in table.columns if column.key in table.competitors and column.key in whole]
     known = quantity(table.metrics[0])
     if known.ranked:
         each = table.rows[[f"{column.key}_mean" for column in rivals]]
@@ -158,6 +163,7 @@ def _marks(table: BenchmarkTable) -> pd.DataFrame:
 
 def _placed(means: pd.Series[float], known: Quantity) -> pd.Series[str]:
     """Return which of the figures are first and second as printed."""
-    places = (means * known.scale).round(known.decimals).rank(method="min", ascending=known.lower_is_better)
+    printed = (means * known.scale).map(f"{{:.{known.decimals}f}}".format).astype(np.float64)
+    places = printed.rank(method="min", ascending=known.lower_is_better)
     marks = {1.0: BEST if places.count() > 1 else "", 2.0: SECOND if places.count() > 2 else ""}
     return places.map(marks).fillna("")

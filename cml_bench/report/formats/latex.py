@@ -56,7 +56,8 @@ def to_latex(table: ComparisonTable, *, intervals: bool = False) -> str:
 
 def _shown(text: object) -> str:
     """Return text that LaTeX shows as it is; a minus sign is one, hyphens stay hyphens."""
-    plain = str(text).translate(_LETTERS).replace("--", "-{}-")
+    # Two hyphens would become a dash.
+    plain = re.sub("-(?=-)", "-{}", str(text).translate(_LETTERS))
     # The end of a row and a rule take a star or brackets after them for their own.
     plain = re.sub(r"^[\[*]", r"{\g<0>}", plain)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", plain)

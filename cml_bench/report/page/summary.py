@@ -13,6 +13,7 @@ from cml_bench.metrics.retention import mean_defined
 from cml_bench.report.figures.section import Section
 from cml_bench.report.formats.grid import make_grid
 from cml_bench.report.statistics.estimates import Estimate, estimates
+from cml_bench.report.statistics.units import one_an_order
 from cml_bench.report.tables.averages import estimates_in
 from cml_bench.report.tables.quantities import COSTS, Quantity, quantity
 
@@ -85,7 +86,9 @@ def summarize(section: Section) -> Summary:
     groups = groups if len(groups) > 1 else []
     for group in groups:
         for title, values in _group_figures(section, group).items():
-            found = estimates([values[section.jobs["method"] == method] for method in rows["method"]])
+            orders = section.jobs["class_order"]
+            own = [section.jobs["method"] == method for method in rows["method"]]
+            found = estimates([one_an_order(values[which], [*orders[which]]) for which in own])
             columns.append(Column(f"{title}, {group}", group))
             cells.append(_cells(found, quantity("last_map"), [""] * len(found)))
     # What costs come last, whatever labels are chosen.

@@ -13,7 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values, estimates, pairs_needed
+from cml_bench.report.statistics.estimates import SIGNIFICANCE, Estimate, Values, estimates
+from cml_bench.report.statistics.units import orders_enough
 
 DECIMALS: Final = 12
 """What is ranked is rounded to so many: the rounding of the machine would break ties and make zeros differ."""
@@ -79,11 +80,11 @@ def one_a_pair(blocks: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_orders_enough(blocks: pd.DataFrame) -> bool:
-    """Return whether a test over the class orders of these blocks alone can find anything: whether they are six."""
+    """Return whether the class orders of these blocks are the pairs: whether they are ``orders_enough``."""
     levels = blocks.index.names
     if "seed" not in levels or "class_order" not in levels:
         return False
-    return blocks.index.get_level_values("class_order").nunique() >= pairs_needed()
+    return orders_enough(blocks.index.get_level_values("class_order"))
 
 
 def differences_from(blocks: pd.DataFrame, baseline: str, known: Collection[str] = ()) -> pd.DataFrame:

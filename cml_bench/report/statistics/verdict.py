@@ -14,6 +14,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.report.statistics.differences import DECIMALS, Difference, has_orders_enough, judged, one_a_pair
 from cml_bench.report.statistics.estimates import FEWEST_SEEDS, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.ranks import FEWEST_BLOCKS, Ranking, rank_methods
+from cml_bench.report.statistics.rivals import fair_part
 
 _NAMED: Final = 3
 
@@ -40,10 +41,11 @@ class Verdict:
 def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, scale: float = 100.0) -> Verdict:
     """Say whether the best method is better than each other one, by paired tests on the same seeds and class orders.
 
-    Only methods that have as many blocks as the best-covered one compete. The lead is called real if the difference
-    from every other competitor has a signed-rank p-value below 0.05 and an interval above zero. No correction for the
-    number of methods is needed for this one claim, although the data chose the method: to call the wrong one best, all
-    tests must err together, and if two are equal at the top, each is called better with half of 5 %.
+    Only methods that have the blocks of the others compete, see ``fair_part``. The lead is called real if the
+    difference from every other competitor has a signed-rank p-value below 0.05 and an interval above zero. No
+    correction for the number of methods is needed for this one claim, although the data chose the method: to call the
+    wrong one best, all tests must err together, and if two are equal at the top, each is called better with half of
+    5 %.
 
     Seeds on one class order are alike: nine jobs on three orders say little about a fourth. So six class orders or more
     are the pairs, each by the mean of its seeds. Below six (no test over orders alone can find anything) seeds are
@@ -59,13 +61,10 @@ def verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = False, s
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
-    rivals = rivals.dropna()
     speaks_of_orders = has_orders_enough(rivals)
     rivals = one_a_pair(rivals)
     if rivals.shape[1] < 2:
         return Verdict(f"No verdict on {what}: there are no two to compare on as many jobs.{apart}")
-    if rivals.empty:
-        return Verdict(f"No verdict on {what}: these methods have no seed and class order in common.{apart}")
     sign = -1.0 if lower_is_better else 1.0
     means = (sign * rivals.mean()).sort_values(ascending=False, kind="stable")
     best = str(means.index[0])
@@ -99,8 +98,8 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
     """Say which method ranks first over blocks of several benchmarks, and which others it cannot be told apart from.
 
     Friedman's test must find a difference at all, then Nemenyi's tells the best from others; see ``rank_methods``. As
-    in ``verdict``, only methods compete that have as many blocks as the best-covered one; of two there are no ranks to
-    speak of, and ``verdict`` says which is better.
+    in ``verdict``, only methods compete that have the blocks of the others; of two there are no ranks to speak of, and
+    ``verdict`` says which is better. Blocks of one benchmark are alike, so that the line speaks of these benchmarks.
 
     Args:
         blocks: One row a block with a level ``benchmark``, one column a method; NaN where a job is missing.
@@ -109,10 +108,10 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
         scale: Factor of printed differences.
     """
     rivals, apart = _rivals(blocks)
-    rivals = one_a_pair(rivals)
     if rivals.shape[1] <= 2:
         return verdict(blocks, what, lower_is_better=lower_is_better, scale=scale)
-    shared = len(rivals.dropna())
+    rivals = one_a_pair(rivals)
+    shared = len(rivals)
     if shared < FEWEST_BLOCKS:
         told = "1 job" if shared == 1 else f"{shared} jobs"
         return Verdict(
@@ -124,9 +123,8 @@ def rank_verdict(blocks: pd.DataFrame, what: str, *, lower_is_better: bool = Fal
     except CmlBenchError as error:
         return Verdict(f"No verdict on {what}: {error}.{apart}")
     # Jobs on the same images are no evidence about others: the reader should see how many of each there are.
-    benchmarks = _count(rivals.dropna(), "benchmark")
-    blocks_of = f"{ranking.n_blocks} blocks of {benchmarks} benchmark{'s' if benchmarks > 1 else ''}"
-    return _rank_verdict(ranking, what, blocks_of, apart)
+    benchmarks = _count(rivals, "benchmark")
+    return _rank_verdict(ranking, what, f"{benchmarks} benchmark{'s' if benchmarks > 1 else ''}", apart)
 
 
 def few_seeds(blocks: pd.DataFrame) -> str:
@@ -159,24 +157,23 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _rivals(blocks: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the columns with the most figures, and a sentence that names the others."""
-    counts = blocks.notna().sum()
-    covered = (counts == counts.max()) & (counts > 0)
-    absent = [str(label) for label in counts.index[~covered]]
-    return blocks[counts.index[covered]], f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
+    """Return the ``fair_part``, and a sentence that names who is not in it."""
+    rivals, absent = fair_part(blocks)
+    told = f" Not compared, for lack of jobs: {listed(absent)}." if absent else ""
+    more = blocks[rivals.columns].notna().any(axis=1).sum() > len(rivals) > 0
+    return rivals, f"{told} Jobs that not all of them have are left out." if more else told
 
 
-def _rank_verdict(ranking: Ranking, what: str, blocks: str, apart: str) -> Verdict:
+def _rank_verdict(ranking: Ranking, what: str, benchmarks: str, apart: str) -> Verdict:
     best = str(ranking.average_ranks.index[0])
     ranks = ranking.average_ranks
     opening = (
         f"Best average rank of {what}: {best} ({ranks.iloc[0]:.2g}, next {ranks.index[1]} {ranks.iloc[1]:.2g}) over "
-        f"{blocks}, Friedman {format_p(ranking.p)}"
+        f"{ranking.n_blocks} blocks of {benchmarks}, Friedman {format_p(ranking.p)}"
     )
     alike = ranking.together_with(best)
-    apart = "".join(f" Out of the ranking: {clause}." for clause in ranking.left_out) + apart
     if not alike:
-        return Verdict(f"{opening}: real, by Nemenyi's test.{apart}", best, real=True)
+        return Verdict(f"{opening}: real on these {benchmarks}, by Nemenyi's test.{apart}", best, real=True)
     return Verdict(f"{opening}: cannot be told apart from {listed(alike)}.{apart}", best)
 
 

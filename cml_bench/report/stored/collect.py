@@ -36,6 +36,8 @@ JOB_COLUMNS: Final = (
     "benchmark_options",
     "benchmark_settings",
     "label_order",
+    "benchmark_file",
+    "files",
     "sources",
     "data",
     "title",
@@ -79,11 +81,11 @@ def collect(results: Path | str | Sequence[Path | str]) -> pd.DataFrame:
         and so are, with defaults filled in, ``benchmark_settings``, ``training``, ``strategy_options`` and ``parts``
         (head, criterion and wrapper with their options), None for failed jobs; ``named`` is what the job called its
         method, and ``method`` the same until ``by_shortest_name`` has seen it; ``label_order`` is a digest of the names
-        of the labels as they arrive, ``sources`` one of the labels and ``data`` one of labels and weights (None for a
-        job that failed before it had read them); ``code_version`` that of the
-        cml_bench that ran it, and ``finished`` when (both None where the result does not say); ``when_learnt`` the mAP
-        of each experience's labels right after it; ``label_groups`` the names of the groups that the benchmark
-        declares.
+        of the labels as they arrive; ``benchmark_file`` and ``files`` are digests of the plug-in files of the benchmark
+        and of all, None without any; ``sources`` is one of the labels and ``data`` one of labels and weights (None for
+        a job that failed before it had read them); ``code_version`` that of the cml_bench that ran it, and ``finished``
+        when (both None where the result does not say); ``when_learnt`` the mAP of each experience's labels right after
+        it; ``label_groups`` the names of the groups that the benchmark declares.
 
         Cost, without what all jobs share (phase ``cache``): ``seconds`` is the sum over phases and ``training_seconds``
         that of training alone; ``images_per_second`` the images of all training batches by the latter (NaN where
@@ -149,6 +151,8 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
         "benchmark_options": _canonical(job.benchmark_options),
         "benchmark_settings": _settings(job.resolved, "benchmark"),
         "label_order": benchmark and _digest(list(benchmark.label_names)),
+        "benchmark_file": next(iter(job.plug_in_files), None),
+        "files": ",".join(filter(None, job.plug_in_files)) or None,
         "sources": _digest(_fingerprints(result)),
         "data": _data_digest(result),
         "title": benchmark and benchmark.title,

@@ -12,4 +12,5 @@ def differing(given: pd.Series) -> pd.DataFrame:
         given: For each job, its settings by name.
     """
     settings = pd.DataFrame(list(given), index=given.index)
-    return settings.loc[:, settings.nunique(dropna=False) > 1]
+    # A file may hold any JSON, and lists have no hash.
+    return settings.loc[:, settings.map(repr).nunique() > 1]

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from cml_bench.report.statistics.estimates import Estimate, estimates
+from cml_bench.report.statistics.units import one_an_order
 from cml_bench.report.tables.keys import BLOCK
 
 SHOWN: Final = ("method_title", "family", "head", "loss", "wrap", "replay_labels")
@@ -23,7 +24,7 @@ def average(
     row: str,
     figures: dict[str, pd.Series[float]],
 ) -> pd.DataFrame:
-    """Return one row a value of ``row``; see ``BenchmarkTable.rows``.
+    """Return one row a value of ``row``; see ``BenchmarkTable.rows``. Statistics are over ``one_an_order``.
 
     Args:
         jobs: All jobs of the table, failed and repeated ones as well.
@@ -50,12 +51,18 @@ def average(
             for label, group in groups.items()
         ]
     )
+    orders = where["class_order"]
+    cells = where.groupby([key for key in (row, *BLOCK[row]) if key != "seed"], dropna=False).ngroup()
     statistics = {}
     for key, values in figures.items():
         chosen = values.loc[values.index.intersection(done)]
-        samples = {str(label): sample for label, sample in chosen.groupby(keys.loc[chosen.index, row])}
-        found = estimates([samples.get(label, ()) for label in rows[row]])
-        each = [(one.mean, one.deviation, one.low, one.high, one.level, one.n) for one in found]
+        jobs_of = {str(label): sample for label, sample in chosen.groupby(keys.loc[chosen.index, row])}
+        samples = [jobs_of.get(label, chosen[:0]) for label in rows[row]]
+        found = estimates([one_an_order(each, [*orders[each.index]], cells[each.index]) for each in samples])
+        each = [
+            (one.mean, one.deviation, one.low, one.high, one.level, sample.count())
+            for one, sample in zip(found, samples, strict=True)
+        ]
         for name, column in zip(_STATISTICS, zip(*each, strict=True), strict=True):
             statistics[f"{key}_{name}"] = column
     return pd.concat([rows, pd.DataFrame(statistics, index=rows.index)], axis=1)

@@ -30,7 +30,7 @@ def with_baseline(tables: Sequence[BenchmarkTable], baseline: str) -> list[Bench
             compared.append(replace(table, notes=(*table.notes, f"No job of the baseline {baseline} here.")))
             continue
         differences = differences_from(table.blocks, name, table.bounds)
-        remark = differences_remark(differences, name, heading(table.metrics[0]))
+        remark = differences_remark(differences, name, heading(table.metrics[0]), table.blocks)
         compared.append(replace(table, baseline=name, differences=differences, notes=(*table.notes, remark)))
     return compared
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from cml_bench.report.statistics.rivals import fair_part
 from cml_bench.report.tables.keys import BLOCK, RANKED
 
 
@@ -84,7 +85,9 @@ def by_images(blocks: pd.DataFrame, data: Mapping[str, str]) -> pd.DataFrame:
 
 
 def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the values of the key that have a job in every block, unless there is but one such, or one block.
+    """Return the values of the key whose means are over the same jobs, unless there is but one such, or one block.
+
+    These jobs are those of the ``fair_part``; who has more than the others is no competitor, for its mean is over more.
 
     Args:
         keys: What ``job_keys`` returned, for the finished jobs that count.
@@ -92,6 +95,7 @@ def find_competitors(keys: pd.DataFrame, key: str, bounds: Collection[str] = ())
         bounds: Values that do not compete; blocks that they alone have count for nothing.
     """
     rivals = keys[~keys[key].isin(bounds)]
-    present = rivals.groupby([*BLOCK[key], key]).size().unstack(key).notna()
-    found = tuple(str(label) for label in present if present[label].all())
-    return found if len(found) > 1 and len(present) > 1 else ()
+    present = rivals.groupby([*BLOCK[key], key]).size().unstack(key)
+    shared, _ = fair_part(present)
+    found = tuple(str(label) for label in shared if present[label].count() == len(shared))
+    return found if len(found) > 1 and len(shared) > 1 else ()

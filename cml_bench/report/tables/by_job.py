@@ -11,10 +11,14 @@ import pandas as pd
 from cml_bench.report.stored.collect import COST_COLUMNS, JOB_COLUMNS, collect
 from cml_bench.report.stored.settings import differing
 from cml_bench.report.tables.job_metrics import full_name, known_groups, with_metrics
+from cml_bench.report.tables.repeats import finished_once, without_mended
 
 
 def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[str] | str = ()) -> pd.DataFrame:
     """Return one row a job, ordered by benchmark, method, settings, class order and seed.
+
+    As in tables, a job that was run twice is its newest result, failures of jobs that have finished since are left out,
+    and so are results of a plug-in file from before it was edited.
 
     Args:
         results: Result files or folders with result files.
@@ -32,7 +36,8 @@ def export_jobs(results: Path | str | Sequence[Path | str], metrics: Sequence[st
         CmlBenchError: If there is no result, a metric is unknown, or predictions that it needs cannot be read.
     """
     metrics = [metrics] if isinstance(metrics, str) else metrics
-    jobs = collect(results)
+    jobs = without_mended(collect(results))
+    jobs = jobs[(jobs["status"] != "ok") | jobs.index.isin(finished_once(jobs).index)]
     read = jobs[jobs["status"] != "unreadable"]
     known = known_groups(read)
     stored = [*(str(name) for name in jobs if name not in JOB_COLUMNS), *COST_COLUMNS]

@@ -143,9 +143,8 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
     defined = [column.key for column in columns if across == "metric"]
     rows["notes"] = [row_notes(each, defined) for each in rows.to_dict("records")]
     bounds = _bounds(jobs["family"], keys[by]) if by in ("method", "strategy") else frozenset()
-    data = dict(
-        zip(keys.loc[finished.index, "benchmark"], finished["benchmark"] + finished["data"].fillna(""), strict=True)
-    )
+    # Other weights make no other images.
+    images = finished["sources"].fillna(finished["benchmark"])
     table = BenchmarkTable(
         **(_SEVERAL if "benchmark" in (row, across) else _configuration(jobs)),
         heading=_heading(jobs, row, across, metrics),
@@ -153,7 +152,10 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         metrics=metrics,
         columns=columns,
         rows=rows,
-        blocks=by_images(make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by), data),
+        blocks=by_images(
+            make_blocks(keys.loc[fair], finished.loc[fair, metrics[0]], by),
+            dict(zip(keys.loc[finished.index, "benchmark"], images, strict=True)),
+        ),
         competitors=find_competitors(keys.loc[fair], by, bounds) if ranked else (),
         bounds=bounds,
     )
@@ -164,6 +166,7 @@ def _table(jobs: pd.DataFrame, keys: pd.DataFrame, metrics: tuple[str, ...], row
         remarks.bounds_remark(bounds),
         remarks.named_remark(jobs),
         remarks.averaged_remark(where, row, across),
+        remarks.orders_remark(where, row),
         *(f"The same in all of {line}." for line in (shared_settings(jobs) if "benchmark" in (row, across) else ())),
         remarks.unlike_remark(table.blocks, by) or remarks.fewer_jobs_remark(where, by, across if by == row else row),
         remarks.unpaired_remark(unpaired, alone, by, shown=across != "metric"),

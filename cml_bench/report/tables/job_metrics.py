@@ -89,13 +89,19 @@ def _forward_transfer(jobs: pd.DataFrame) -> pd.Series[float]:
     The reference has the same configuration, head, criterion, wrapper, class order and seed; NaN where it was not run.
 
     Raises:
-        CmlBenchError: If no reference was run at all.
+        CmlBenchError: If no reference was run at all, or there are several for a job.
     """
     beside = [*CONFIGURATION, "head", "loss", "wrap", "class_order", "seed"]
     once = finished_once(jobs)
-    scratch = once[once["method"].astype(str).str.split().str[0] == FRESH].drop_duplicates(beside)
+    scratch = once[once["method"].astype(str).str.split().str[0] == FRESH]
     if scratch.empty:
         raise CmlBenchError(f"metric 'forward_transfer' compares with {FRESH!r}: run that method as well")
+    several = scratch.loc[scratch.duplicated(beside, keep=False), "method"].unique()
+    if len(several):
+        raise CmlBenchError(
+            f"metric 'forward_transfer' compares with one run of {FRESH!r}, and these would serve as well as each "
+            f"other: {', '.join(map(repr, sorted(several)))}: choose methods so that there is one"
+        )
     pairs = jobs.merge(scratch[[*beside, "when_learnt"]], on=beside, how="left", suffixes=("", "_fresh"))
     values = [
         mean_defined(forward_transfer(np.diag(own), fresh)) if isinstance(fresh, tuple) and own else float("nan")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
+from cml_bench.report.statistics.differences import has_orders_enough
 from cml_bench.report.statistics.estimates import CONFIDENCE, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.verdict import listed
 from cml_bench.report.tables.keys import BLOCK
@@ -41,6 +43,15 @@ def averaged_remark(keys: pd.DataFrame, row: str, across: str) -> str:
             parts.append(f"{word(key)} ({listed(values)})")
     each = word(row) if across == "metric" else "figure"
     return f"Each {each} is averaged over {', '.join(parts)}." if parts else ""
+
+
+def orders_remark(keys: pd.DataFrame, row: str) -> str:
+    """Say that class orders are what figures are over, where seeds make no difference to how many there are."""
+    cells = [key for key in (row, *BLOCK[row]) if key != "seed"]
+    many = keys.groupby(row)["class_order"].transform("nunique") >= pairs_needed()
+    if not keys.loc[many, cells].duplicated().any():
+        return ""
+    return "Means, deviations and intervals are over class orders, each by the mean of its seeds."
 
 
 def unpaired_remark(unpaired: pd.DataFrame, alone: Collection[str], key: str, *, shown: bool) -> str:
@@ -97,9 +108,11 @@ def fewer_jobs_remark(keys: pd.DataFrame, by: str, beside: str) -> str:
     """
     fewer: list[str] = []
     absent: set[tuple[Any, ...]] = set()
+    run: set[tuple[Any, ...]] = set()
     places = [("", keys)] if beside == "metric" else [(f" on {place}", each) for place, each in keys.groupby(beside)]
     for place, here in places:
         wanted = _blocks(here, by)
+        run |= wanted
         for label, own in here.groupby(by):
             lacking = wanted - _blocks(own, by)
             if lacking:
@@ -110,11 +123,28 @@ def fewer_jobs_remark(keys: pd.DataFrame, by: str, beside: str) -> str:
     told = f"Means over other jobs than the rest compare little: {listed(fewer)}."
     if by != "method":
         return told
-    _, orders, seeds = zip(*absent, strict=True)
-    # "1," is a list of one seed; unquoted its comma would be taken for the sentence's.
-    texts = seeds_text(seeds), class_orders_text(orders)
-    quoted = [f"'{text}'" if text.endswith(",") else text for text in texts]
-    return f"{told} Their command with --seeds {quoted[0]} --class-orders {quoted[1]} completes them."
+    jobs = [each[1:] for each in absent], [each[1:] for each in run]
+    commands = [f"with --seeds {_quoted(seeds)} --class-orders {_quoted(orders)}" for orders, seeds in _grids(*jobs)]
+    return f"{told} Their command {', and '.join(commands)} completes them."
+
+
+def _grids(absent: Collection[tuple[str, int]], run: Collection[tuple[str, int]]) -> list[tuple[str, str]]:
+    """Return class orders and seeds, as options name them, that run all absent jobs, and none that nobody has run."""
+    orders, seeds = ({*values} for values in zip(*absent, strict=True))
+    if {*product(orders, seeds)} <= {*run}:
+        return [(class_orders_text(orders), seeds_text(seeds))]
+    seeds_of: dict[str, set[int]] = {}
+    for order, seed in absent:
+        seeds_of.setdefault(order, set()).add(seed)
+    orders_of: dict[tuple[int, ...], list[str]] = {}
+    for order, own in seeds_of.items():
+        orders_of.setdefault(tuple(sorted(own)), []).append(order)
+    return [(class_orders_text(alike), seeds_text(own)) for own, alike in sorted(orders_of.items())]
+
+
+def _quoted(text: str) -> str:
+    """Return a list with quotes if need be: "1," is one of one seed, and its comma would be the sentence's."""
+    return f"'{text}'" if text.endswith(",") else text
 
 
 def _blocks(keys: pd.DataFrame, by: str) -> set[tuple[Any, ...]]:
@@ -135,15 +165,24 @@ def versions_remark(versions: pd.Series[str]) -> str:
     return f"Run by several versions of cml_bench: {listed(found)}." if len(found) > 1 else ""
 
 
-def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> str:
-    """Say what the differences from a baseline are, and when no test of them could find anything."""
+def differences_remark(differences: pd.DataFrame, baseline: str, what: str, blocks: pd.DataFrame) -> str:
+    """Say what the differences from a baseline are and speak of, and when no test of them could find anything.
+
+    Args:
+        differences: What ``differences_from`` returned.
+        baseline: The method compared with.
+        what: What the figures are, in words.
+        blocks: One row a block, one column a method.
+    """
     comparisons = int(differences["p_holm"].notna().sum())
     if not differences["p"].notna().any():
         return f"No job of another row has the seed and class order of one of {baseline}: nothing to compare."
     levels = sorted({f"{100 * level:.0f} %" for level in differences["level"].dropna()}, reverse=True)
     interval = f"{' or '.join(levels)} interval" if levels else "no interval"
     tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    remark = f"Difference of {what} from {baseline}, paired over the same seeds and class orders, with {interval}"
+    over_orders = has_orders_enough(blocks.dropna(subset=baseline))
+    pairs = "class orders, each by the mean of its seeds" if over_orders else "seeds and class orders"
+    remark = f"Difference of {what} from {baseline}, paired over the same {pairs}, with {interval}"
     if not comparisons:
         return f"{remark}. Bounds are not tested."
     remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
@@ -153,7 +192,25 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str) -> s
             f" No p can reach {SIGNIFICANCE:g} with {most} pair{'s' * (most != 1)}: that takes {needed}, as "
             f"--class-orders {needed}."
         )
+    elif not over_orders:
+        remark += _scope(differences, baseline, blocks)
     return remark
+
+
+def _scope(differences: pd.DataFrame, baseline: str, blocks: pd.DataFrame) -> str:
+    """Say of which class orders differences over seeds speak, and on which one that is told turns around."""
+    if "class_order" not in blocks.index.names:
+        return ""
+    gaps = blocks[differences.index].sub(blocks[baseline], axis=0)
+    means = gaps.groupby(level="class_order").mean().dropna(how="all")
+    told = differences["p_holm"] < SIGNIFICANCE
+    turned = [
+        f"{label} ({', '.join(map(str, means.index[means[label] * differences.loc[label, 'difference'] < 0]))})"
+        for label in differences.index[told]
+        if (means[label] * differences.loc[label, "difference"] < 0).any()
+    ]
+    where = "this class order" if len(means) == 1 else f"these {len(means)} class orders"
+    return f" They speak of {where}" + (f"; turned around: {listed(turned)}." if turned else ".")
 
 
 def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str, ...]:
@@ -174,8 +231,19 @@ def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str
     return tuple(remarks)
 
 
-def interval_remark(rows: pd.DataFrame, keys: Iterable[str]) -> str:
-    """Say what those intervals hold that cannot hold 95 %, by the number of jobs."""
+def interval_remark(rows: pd.DataFrame, keys: Iterable[str], blocks: pd.DataFrame) -> str:
+    """Say of what intervals speak where it is not of other class orders, and what those hold that cannot hold 95 %.
+
+    Args:
+        rows: Rows of a table.
+        keys: Its columns of figures.
+        blocks: Its blocks.
+    """
+    orders = blocks.index.unique("class_order") if "class_order" in blocks.index.names else ()
+    scope = ""
+    if 0 < len(orders) < pairs_needed():
+        where = "this class order" if len(orders) == 1 else f"these {len(orders)} class orders"
+        scope = f"Intervals speak of other seeds on {where}, not of another order."
     held = {
         int(n): level
         for key in keys
@@ -183,6 +251,8 @@ def interval_remark(rows: pd.DataFrame, keys: Iterable[str]) -> str:
         if level < CONFIDENCE
     }
     if not held:
-        return ""
+        return scope
     told = ", ".join(f"{100 * held[n]:.0f} % with {n} jobs" for n in sorted(held))
-    return f"Intervals hold 95 % from {pairs_needed()} jobs on; below they are the range of the jobs: {told}."
+    return (
+        f"{scope} They hold 95 % from {pairs_needed()} jobs on; below they are the range of the jobs: {told}.".lstrip()
+    )
