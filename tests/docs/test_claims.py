@@ -1,7 +1,6 @@
 """Paired differences that pages claim, made again from the jobs: mean and 95 % interval, as printed.
 
-Over nine class orders, or over three seeds on each of three: there a dagger tells that the interval leaves 0 out
-although one of the orders has the other sign.
+Over nine class orders, or over three seeds on each of three.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from cml_bench.report.statistics.differences import judged
 from cml_bench.report.stored.collect import collect
@@ -194,12 +192,9 @@ def test_a_claimed_difference_is_what_the_jobs_give(ours: Side, theirs: Side, pa
     found = judged([one - other])[0].estimate
     assert found.level == 0.95
     told = f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
-    by_order = (one - other).groupby(level="class_order").mean()
-    if len(by_order) == 3 and (found.low > 0 or found.high < 0) and (by_order * found.mean < 0).any():
-        told += "†"
     for page in pages:
         text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
-        assert re.search(re.escape(told) + "(?!†)", text), f"{page}: {told}"
+        assert told in text, f"{page}: {told}"
 
 
 @pytest.mark.parametrize(
@@ -220,34 +215,42 @@ def test_a_range_over_the_four_divisions_is_what_the_jobs_give(
     assert told.format(min(means), max(means)) in (ROOT / FINDINGS).read_text(encoding="utf-8")
 
 
-def test_most_of_what_brackets_over_three_orders_tell_apart_orders_would_not() -> None:
-    """Student's intervals of the orders' means, of the differences on the page that has three orders."""
-    told = [
-        (one - other).groupby(level="class_order").mean()
-        for ours, theirs, pages in CLAIMS
-        if GRID in pages
-        for one, other in [figures(ours).align(figures(theirs), join="inner")]
-        if (found := judged([one - other])[0].estimate).low > 0 or found.high < 0
-    ]
-    widths = [stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5 for means in told]
-    held = sum(abs(means.mean()) <= width for means, width in zip(told, widths, strict=True))
-    assert all(len(means) == 3 for means in told)
-    assert f"({held} of {len(told)})" in (ROOT / FINDINGS).read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pages"),
+    [claim for claim in CLAIMS if claim[0].table != "digits_grid"],
+    ids=lambda value: value.strategy if isinstance(value, Side) else "",
+)
+def test_a_bracket_that_the_test_of_our_tables_would_not_call_real_has_its_p(
+    ours: Side, theirs: Side, pages: tuple[str, ...]
+) -> None:
+    one, other = figures(ours).align(figures(theirs), join="inner")
+    found = judged([one - other])[0]
+    if not (found.estimate.low > 0 or found.estimate.high < 0) or found.p < 0.05:
+        return
+    told = f"{found.estimate.mean:.1f} [{found.estimate.low:.1f}, {found.estimate.high:.1f}]"
+    for page in pages:
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert re.search(rf"{re.escape(told)}[^.]{{0,90}}\(?p = {found.p:.2g}", text), (
+            f"{page}: {told}, p = {found.p:.2g}"
+        )
 
 
-def test_seeds_on_one_order_are_alike() -> None:
-    """The intraclass correlation by class order of the differences between any two methods of a division."""
+def alike(blocks: pd.DataFrame) -> list[float]:
+    """Return the intraclass correlation by class order of the differences between any two columns."""
+    values = blocks.to_numpy().reshape(3, 3, -1)
+    one, other = np.triu_indices(values.shape[2], 1)
+    apart = values[:, :, one] - values[:, :, other]
+    between, within = 3 * apart.mean(1).var(0, ddof=1), apart.var(1, ddof=1).mean(0)
+    # Rounded, some methods are one.
+    real = between + 2 * within > 0
+    return list((between - within)[real] / (between + 2 * within)[real])
+
+
+def test_seeds_on_one_order_are_alike_on_photos() -> None:
     found = jobs("coco18_protocols").groupby("class_order").filter(lambda order: order["seed"].nunique() == 3)
     shares: list[float] = []
     for _, division in found.groupby(["base", "assignment"]):
-        wide = division.pivot_table(index=["class_order", "seed"], columns="method", values="last_map")
-        values = wide.to_numpy().reshape(3, 3, -1)
-        one, other = np.triu_indices(values.shape[2], 1)
-        apart = values[:, :, one] - values[:, :, other]
-        between, within = 3 * apart.mean(1).var(0, ddof=1), apart.var(1, ddof=1).mean(0)
-        # Rounded, some methods are one.
-        real = between + 2 * within > 0
-        shares += list((between - within)[real] / (between + 2 * within)[real])
+        shares += alike(division.pivot_table(index=["class_order", "seed"], columns="method", values="last_map"))
     low, middle, high = 100 * np.quantile(shares, [0.25, 0.5, 0.75])
     page = " ".join((ROOT / PROTOCOLS).read_text(encoding="utf-8").split())
     told = f"{middle:.0f} % lies between the orders (intraclass correlation, median of the {len(shares):,} pairs"
@@ -256,18 +259,42 @@ def test_seeds_on_one_order_are_alike() -> None:
     assert f"correlation {middle / 100:.2f} in the median" in (ROOT / FINDINGS).read_text(encoding="utf-8")
 
 
-def test_a_bracket_over_nine_orders_is_what_it_says_and_one_over_nine_jobs_is_not() -> None:
-    """How often it holds the mean over orders, where 82 % of a difference's variance lies between orders."""
+def test_seeds_on_one_order_are_less_alike_on_digits() -> None:
+    """Differences of strategies with one head under one annotation, and of the two heads under one strategy."""
+    found = jobs("digits_grid").assign(method=lambda each: each["method"].map(parse_method))
+    found = found.assign(
+        strategy=found["method"].map(lambda method: method.strategy),
+        head=found["method"].map(lambda method: method.head),
+    )
+    found = found[found["head"].isin(["linear", "dlfl"])]
+    rows = ["class_order", "seed"]
+    strategies: list[float] = []
+    for _, part in found.groupby(["annotation", "head"]):
+        strategies += alike(part.pivot_table(index=rows, columns="strategy", values="last_map"))
+    heads: list[float] = []
+    for _, part in found.groupby(["annotation", "strategy"]):
+        heads += alike(part.pivot_table(index=rows, columns="head", values="last_map"))
+    assert np.median(heads) < 0.05
+    for page in (FINDINGS, GRID):
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert f"({np.median(strategies):.2f} for differences of strategies, none for the two heads)" in text
+
+
+@pytest.mark.parametrize(("share", "held", "pages"), [(0.82, 70, (FINDINGS, PROTOCOLS)), (0.26, 88, (FINDINGS, GRID))])
+def test_a_bracket_over_nine_jobs_on_three_orders_holds_less_than_it_says(
+    share: float, held: int, pages: tuple[str, ...]
+) -> None:
+    """How often it holds the mean over orders, where this share of a difference's variance lies between orders."""
     rng = np.random.default_rng(0)
     between, within = rng.normal(size=(400, 3, 1)), rng.normal(size=(400, 3, 3))
-    seeds_on_orders = (0.82**0.5 * between + 0.18**0.5 * within).reshape(400, 9)
-    held = [
+    seeds_on_orders = (share**0.5 * between + (1 - share) ** 0.5 * within).reshape(400, 9)
+    holds = [
         float(np.mean([each.estimate.low <= 0 <= each.estimate.high for each in judged(list(drawn))]))
         for drawn in (seeds_on_orders, rng.normal(size=(400, 9)))
     ]
-    assert held == pytest.approx([0.70, 0.95], abs=0.05)
-    for page in (FINDINGS, PROTOCOLS):
-        assert "70 times of 100" in (ROOT / page).read_text(encoding="utf-8")
+    assert holds == pytest.approx([held / 100, 0.95], abs=0.05)
+    for page in pages:
+        assert f"{held} times of 100" in " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize(
