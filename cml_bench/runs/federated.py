@@ -184,7 +184,7 @@ class FederatedCourse(Iterator[BaseSGDTemplate[Any, Any, Any]]):
         """Hand the server's model out, let clients act on it one after the other, and take their mean."""
         model = self._run.model
         received = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        average = Average({f"head.{name}": labels for name, labels in label_tensors(model.head).items()})
+        average = Average(label_tensors(model))
         for client in (self.clients[number] for number in numbers):
             if client.experiences:
                 _load(model, received)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.heads.head import Head
@@ -15,12 +15,23 @@ from cml_bench.models.heads.head import Head
 State = Mapping[str, Tensor]
 
 
-def label_tensors(head: Head) -> dict[str, slice]:
-    """Return the tensors of a head's state dict that have one row for each label of one growth, with these labels.
+def label_tensors(model: nn.Module) -> dict[str, slice]:
+    """Return the tensors of a model's state dict that have one row for each label of one growth, with these labels.
+
+    A model has a head, and heads of its wrapper if that judges labels too.
 
     Heads keep what belongs to labels in blocks, one a growth. So a series of tensors, numbered by growth, whose first
     dimensions are the sizes of the growths, holds rows of labels (inferred from shapes; heads need not declare it).
     """
+    heads = ((name, part) for name, part in model.named_modules() if isinstance(part, Head))
+    return {
+        f"{prefix}.{name}" if prefix else name: labels
+        for prefix, head in heads
+        for name, labels in _rows_of_labels(head).items()
+    }
+
+
+def _rows_of_labels(head: Head) -> dict[str, slice]:
     series: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     state = head.state_dict()
     for name in state:

@@ -16,8 +16,12 @@ from cml_bench.models.heads.csc import CSCHead
 from cml_bench.models.heads.ctran import CTranHead
 from cml_bench.models.heads.krt import KRTHead
 from cml_bench.models.heads.linear import LinearHead
+from cml_bench.models.model import MultiLabelModel
+from cml_bench.models.wrappers.pat import PAT
 from cml_bench.training.averaging import Average, label_tensors
 
+GROWTH = (("a", "b"), ("c", "d"), ("e", "f"))
+HEADS = ("head", "wrapper.score", "wrapper.weight")
 ROWS = {"rows.0": slice(0, 2), "rows.1": slice(2, 5)}
 
 
@@ -133,11 +137,25 @@ def test_models_of_different_shapes_are_refused() -> None:
 )
 def test_the_rows_of_labels_are_found(head: Any, expected: set[str]) -> None:
     """Of CSC's graph, (old, n) columns and (n, seen) rows: only the latter have one row for each new label."""
-    for names in (("a", "b"), ("c", "d"), ("e", "f")):
+    for names in GROWTH:
         head.grow(names)
+    model = MultiLabelModel(None, head)
+    assert label_tensors(model) == {f"head.{name}": labels for name, labels in label_tensors(head).items()}
     found = label_tensors(head)
     blocks = {name.replace("*", str(i)) if "*" in name else f"{name}.{i}" for name in expected for i in range(3)}
     assert set(found) == blocks
     for name, labels in found.items():
         growth = int(next(part for part in name.split(".") if part.isdigit()))
         assert labels == slice(2 * growth, 2 * growth + 2)
+
+
+def test_heads_of_a_wrapper_have_rows_of_labels_too() -> None:
+    """PAT judges patches by two more heads, which learn the labels of their client as the first one does."""
+    model = MultiLabelModel(None, LinearHead(6))
+    model.wrap(PAT(), lambda: LinearHead(6))
+    assert model.wrapper is not None
+    for names in GROWTH:
+        model.head.grow(names)
+        model.wrapper.grow(names)
+    expected = {f"{part}.{name}": labels for part in HEADS for name, labels in label_tensors(model.head).items()}
+    assert label_tensors(model) == expected
