@@ -124,5 +124,6 @@ class RWalkPlugin(PathPenalty):
 
 def scaled(values: Importance) -> Importance:
     """Return values >= 0 divided by the largest of all; zeros stay zeros."""
-    largest: Tensor = torch.stack([value.max() for value in values.values()]).max()
+    # A head may own a block without entries: CSC's links from the labels before the first ones.
+    largest: Tensor = torch.stack([value.max() for value in values.values() if value.numel()]).max()
     return {name: value / largest if largest > 0 else value for name, value in values.items()}

@@ -159,6 +159,12 @@ def test_upstream_trains_in_evaluation_mode(tiny_scenario: Any, learn: Any, on_b
     assert Modes.seen == {False}
 
 
+def test_a_block_without_entries_has_no_largest_value() -> None:
+    """CSC's head links new labels to those before, and the first ones have none before them."""
+    found = scaled({"none": torch.empty(0, 2), "some": torch.tensor([1.0, 4.0])})
+    assert {name: value.tolist() for name, value in found.items()} == {"none": [], "some": [0.25, 1.0]}
+
+
 def test_zero_strength_and_a_single_experience_are_naive(tiny_scenario: Any, learn: Any, on_backbone: Any) -> None:
     parts, whole = tiny_scenario(), tiny_scenario(base=6)
     for around in (lambda strategy: strategy, on_backbone):
