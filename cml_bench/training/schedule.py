@@ -11,7 +11,10 @@ from cml_bench.training.config import Schedule
 
 
 class SchedulePlugin(SupervisedPlugin):
-    """Steps a torch scheduler after every iteration; a fresh one each experience, over its own number of steps."""
+    """Steps a torch scheduler after every iteration; a fresh one each experience, over its own number of steps.
+
+    An experience of a single step has no cycle: ``one_cycle`` takes it at the peak.
+    """
 
     def __init__(self, kind: Schedule, lr: float) -> None:
         super().__init__()
@@ -26,9 +29,10 @@ class SchedulePlugin(SupervisedPlugin):
             group["lr"] = self.lr * group.get("lr_factor", 1.0)
             group.pop("initial_lr", None)
         steps = len(strategy.dataloader) * strategy.train_epochs
-        if self.kind == "cosine":
+        self.scheduler = None
+        if self.kind == "cosine" and steps:
             self.scheduler = CosineAnnealingLR(strategy.optimizer, T_max=steps)
-        elif self.kind == "one_cycle" and steps:
+        elif self.kind == "one_cycle" and steps > 1:
             peaks = [group["lr"] for group in groups]
             # A fifth of the steps leads up to the peak, and at least one does: torch divides by their number.
             rise = max(0.2, 2 / (steps + 1))

@@ -78,9 +78,21 @@ def test_few_steps_are_enough_for_every_schedule(steps: int) -> None:
             plugin.after_training_iteration(None)
         rates.append(optimizer.param_groups[0]["lr"])
         assert all(0 <= rate <= LR for rate in rates)
-        if kind == "one_cycle":
+        if steps == 1:
+            assert rates[0] == LR, "all that there is to learn with is a twenty-fifth of the rate asked for"
+        elif kind == "one_cycle":
             assert rates[0] < rates[1]
             assert max(rates) > 0.8 * LR
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
+def test_an_experience_without_steps_has_no_scheduler(kind: str) -> None:
+    """That of the experience before would go on beyond its last step."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
+    plugin = SchedulePlugin(kind, LR)  # type: ignore[arg-type]
+    for steps in (3, 0):
+        plugin.before_training_exp(SimpleNamespace(optimizer=optimizer, dataloader=range(steps), train_epochs=1))
+        assert (plugin.scheduler is None) == (steps == 0)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
