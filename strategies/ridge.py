@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import PRESENT, is_known
 from cml_bench.models.evaluating import evaluating
-from cml_bench.models.heads.head import HeadOutput
+from cml_bench.models.heads.head import Head, HeadOutput
+from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.loading import BatchLoader
 from cml_bench.streams.timeline import ends_experience
 from cml_bench.training.context import RunContext
@@ -42,7 +43,8 @@ class Ridge(Strategy):
     until then they share a penalty as well.
 
     With a head that has one feature a label, each label's read-out is solved on its own feature as the head starts with
-    it. Sums take (d + 1)^2 numbers a matrix, d the width of a feature.
+    it; a head whose labels read each other, so that growth changes the features of old ones, is refused. Sums take
+    (d + 1)^2 numbers a matrix, d the width of a feature.
 
     Source: ridge regression, the baseline of analytic continual learning (Zhuang et al. 2022, arXiv 2205.14922) without
     its random expansion; the intercept is not penalised. Generalised cross-validation: Golub, Heath and Wahba 1979.
@@ -56,6 +58,20 @@ class Ridge(Strategy):
     penalty: Penalty = "gcv"
 
     meta = StrategyMeta(name="ridge", title="Ridge", family="analytic", reference="arXiv:2205.14922")
+
+    def build_model(self, backbone: nn.Module | None, head: Head) -> MultiLabelModel:
+        """Return backbone and head.
+
+        Raises:
+            CmlBenchError: If labels of the head read each other: new ones would change the features that the sums of
+                the old ones were taken of.
+        """
+        if not head.keeps_logits:
+            raise CmlBenchError(
+                f"ridge adds up features that must stay as they are, and new labels change what head={head.meta.name} "
+                "reads for the old ones: take head=linear or head=dlfl"
+            )
+        return super().build_model(backbone, head)
 
     def plugins(self, run: RunContext) -> list[SupervisedPlugin]:
         """Return the plugin that solves in place of training."""

@@ -15,8 +15,10 @@ from torch import nn
 
 from cml_bench.data.inputs import TensorInputs
 from cml_bench.errors import CmlBenchError
+from cml_bench.models.heads.ctran import CTranHead
 from cml_bench.models.heads.dlfl import DLFLHead
 from cml_bench.models.heads.linear import LinearHead
+from cml_bench.models.heads.mulcon import MulConHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.registry import load
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
@@ -142,6 +144,19 @@ def test_a_label_whose_images_are_all_alike_says_what_they_say(images: list[list
 def test_a_head_without_rows_is_refused() -> None:
     with pytest.raises(CmlBenchError, match="one weight vector and one bias a label"):
         write(nn.Linear(2, 2), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("kind", [CTranHead, MulConHead])
+def test_a_head_whose_old_features_change_is_refused_before_anything_runs(kind: Any) -> None:
+    """What is stored of old images would be of features that nobody reads any more."""
+    with pytest.raises(
+        CmlBenchError, match=r"new labels change what head=\w+ reads for the old ones: take head=linear"
+    ):
+        Ridge().build_model(None, kind(8))
+
+
+def test_a_head_whose_options_keep_old_features_is_taken() -> None:
+    assert Ridge().build_model(None, MulConHead(8, isolate=True)).head.isolate
 
 
 def test_no_gradient_step_is_made(tiny_scenario: Any, learn: Any, on_backbone: Any) -> None:
