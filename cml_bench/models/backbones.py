@@ -19,6 +19,7 @@ from cml_bench.models.checkpoints import Checkpoint, check_pretraining, folded_n
 from cml_bench.models.divided import is_divided, read_share
 from cml_bench.models.evaluating import evaluating
 from cml_bench.models.layout import FeatureKind, Features
+from cml_bench.models.lone_image import running_statistics_if_alone
 from cml_bench.models.pyramid import Level, find_levels, read_levels
 
 if TYPE_CHECKING:
@@ -88,9 +89,18 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Return the features of float images (B, 3, H, W), of the backbone's ``kind``.
 
-        Where a job is divided among processes, each reads its share; see ``models.divided``.
+        Where a job is divided among processes, each reads its share; see ``models.divided``. In training an image that
+        is alone in its batch is normalised by the running statistics where its map is a single position.
         """
+        if self.training and len(images) == 1:
+            # A compiled backbone would not see what changes in its layers.
+            features: Features = torch.compiler.disable(self._read_alone)(images)
+            return features
         return read_share(self, self._read, images) if is_divided() else self._read(images)
+
+    def _read_alone(self, images: Tensor) -> Features:
+        with running_statistics_if_alone(self.model):
+            return self._read(images)
 
     def _read(self, images: Tensor) -> Features:
         if not self.bf16:

@@ -158,6 +158,17 @@ def test_batch_norms_that_were_folded_say_in_training_what_they_say_in_evaluatio
     assert not torch.allclose(fresh.train()(images), fresh.eval()(images), atol=1e-3)
 
 
+def test_an_image_alone_in_its_batch_is_normalised_by_running_statistics():
+    """Where its map is a single position (layer 4 at 32 px); maps of more go by their own statistics as ever."""
+    backbone, image = build_backbone("resnet18", image_size=32).train(), torch.randn(1, 3, 32, 32)
+    expected = copy.deepcopy(backbone)
+    expected.model.layer4.eval()
+    torch.testing.assert_close(backbone(image), expected.read(image, "map"))
+    assert all(part.training and not part._forward_pre_hooks for part in backbone.modules())
+    own = {name: int(value) for name, value in backbone.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert {name for name, seen in own.items() if not seen} == {name for name in own if ".layer4." in name}
+
+
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
 def test_torch_file(saved, weights, wrapper):
     path = saved(None, {wrapper: weights, "epoch": 3} if wrapper else weights, "weights.pth")
