@@ -151,6 +151,8 @@ class LabelMatrix(DataAttribute[Tensor]):
     def concat(self, other: DataAttribute[Tensor]) -> LabelMatrix:
         """Stack two matrices; the narrower one is padded, its names must be a prefix of the wider one's.
 
+        A matrix does not know whose labels it holds: ``MultiLabelDataset.concat`` fills in what a record says.
+
         Raises:
             ValueError: If neither list of names is a prefix of the other.
         """
@@ -253,6 +255,21 @@ class MultiLabelDataset(AvalancheDataset[Any]):
         other: MultiLabelDataset = super().with_transforms(group_name)
         other.group = group_name
         return other
+
+    def concat(self, other: MultiLabelDataset) -> MultiLabelDataset:
+        """Return both, one behind the other: the narrower one reads as ``widened`` to the labels of the other.
+
+        Raises:
+            ValueError: If their labels came in different orders, or they read different images.
+        """
+        joined: MultiLabelDataset = super().concat(other)
+        labels, end = joined.labels, 0
+        if labels.record is not None:
+            for part in (each for each in (self, other) if len(each)):
+                start, end, seen = end, end + len(part), part.labels.data.shape[1]
+                later = slice(seen, len(labels.names))
+                labels.data[start:end, later] = labels.record[part.sample_ids.data, later]
+        return joined
 
     def __getitem__(self, index: int | slice) -> Any:
         """Return the ``Sample`` at an index, or the sub-dataset of a slice."""

@@ -175,6 +175,20 @@ def test_widened_with_a_record_reads_it_by_id(tiny_dataset: Any) -> None:
     assert torch.equal(wide.labels.data[:, :2], LABELS), "what was annotated at the time must not change"
 
 
+@pytest.mark.parametrize("narrow_first", [True, False])
+def test_concat_with_a_record_reads_what_merge_reads(tiny_dataset: Any, narrow_first: bool) -> None:
+    """Memories of upstream join what they hold to new images; no label that is annotated from the start is lost."""
+    record = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0]], dtype=torch.int8)
+    narrow = tiny_dataset([2, 0], record[[2, 0], :1], record=record)
+    wide = tiny_dataset([1], record[[1]], first_new=1, record=record)
+    parts = (narrow, wide) if narrow_first else (wide, narrow)
+    joined = parts[0].concat(parts[1])
+    assert torch.equal(joined.labels.data, record[joined.sample_ids.data])
+    assert torch.equal(merge(parts).labels.data, record)
+    assert joined.labels.first_new == 1
+    assert torch.equal(narrow.labels.data, record[[2, 0], :1]), "the parts stay as they are"
+
+
 # -- merge -----------------------------------------------------------------------------------------------------------
 
 TRUTH = np.random.default_rng(0).integers(0, 2, (12, 4))
