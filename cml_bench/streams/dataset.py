@@ -31,13 +31,27 @@ class Batch(list[Tensor]):
 
     Attributes:
         sample_id: (B,) int64 stable ids.
+        again: Fetches x once more from where it came from, augmented anew if it was; None if that is not known.
     """
 
     sample_id: Tensor
+    again: Callable[[], Tensor] | None = None
 
-    def __init__(self, x: Tensor, y: Tensor, task_label: Tensor, sample_id: Tensor) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        task_label: Tensor,
+        sample_id: Tensor,
+        again: Callable[[], Tensor] | None = None,
+    ) -> None:
         super().__init__((x, y, task_label))
         self.sample_id = sample_id
+        self.again = again
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker process of a loader sends beside the fields: not the table that it reads."""
+        return {"sample_id": self.sample_id}
 
     def select(self, rows: Tensor) -> Batch:
         """Return the items at (K,) indices; ids stay on the CPU, wherever the rest is."""
@@ -289,12 +303,9 @@ class MultiLabelDataset(AvalancheDataset[Any]):
         """Fetch the items at (B,) indices at once."""
         # index_select, as indexing by a tensor costs twice as much for rows as short as these.
         rows = self.sample_ids.data.index_select(0, indices)
-        return Batch(
-            self.inputs.fetch(rows, training=self.group == "train"),
-            self.labels.data.index_select(0, indices),
-            torch.zeros(len(indices), dtype=torch.int64),
-            rows,
-        )
+        fetch = functools.partial(self.inputs.fetch, rows, training=self.group == "train")
+        labels = self.labels.data.index_select(0, indices)
+        return Batch(fetch(), labels, torch.zeros(len(indices), dtype=torch.int64), rows, fetch)
 
     def widened(self, names: tuple[str, ...]) -> MultiLabelDataset:
         """Return the dataset as it reads once ``names`` have been seen.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -81,12 +82,9 @@ def batch_of_two(first: MultiLabelDataset, rows: Tensor, second: MultiLabelDatas
     ids = torch.cat([first.sample_ids.data.index_select(0, rows), second.sample_ids.data.index_select(0, more)])
     labels = first.labels.data.index_select(0, rows), second.labels.data.index_select(0, more)
     width = max(part.shape[1] for part in labels)
-    return Batch(
-        first.inputs.fetch(ids, training=first.group == "train"),
-        torch.cat([widen(part, width) for part in labels]),
-        torch.zeros(len(ids), dtype=torch.int64),
-        ids,
-    )
+    fetch = functools.partial(first.inputs.fetch, ids, training=first.group == "train")
+    states = torch.cat([widen(part, width) for part in labels])
+    return Batch(fetch(), states, torch.zeros(len(ids), dtype=torch.int64), ids, fetch)
 
 
 def join(first: Batch, second: Batch) -> Batch:
@@ -97,4 +95,9 @@ def join(first: Batch, second: Batch) -> Batch:
         torch.cat([widen(first[1], width), widen(second[1], width)]),
         torch.cat([first[2], second[2]]),
         torch.cat([first.sample_id, second.sample_id]),
+        None if first.again is None or second.again is None else functools.partial(_both, first.again, second.again),
     )
+
+
+def _both(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> Tensor:
+    return torch.cat([first(), second()])

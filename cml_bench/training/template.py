@@ -174,12 +174,20 @@ class MultiLabelTemplate(SupervisedTemplate):
     def forward(self) -> Tensor:
         """Keep all that the head says; hand its logits on. A criterion that compares views gets a second one."""
         if self.model.training and self.adapted_dataset.inputs.augments and self._criterion.views == 2:
-            again = self.adapted_dataset.inputs.fetch(self.mb_sample_id, training=True).to(self.device)
+            again = self._fetch_again().to(self.device)
             both = self.model.head_output(torch.cat([self.mb_x, again]))
             self.head_output, self.second_view = both.rows(slice(len(again))), both.rows(slice(len(again), None))
         else:
             self.head_output, self.second_view = self.model.head_output(self.mb_x), None
         return self.head_output.logits
+
+    def _fetch_again(self) -> Tensor:
+        """Return other augmentations of the batch's images, of replayed ones from the memory that they came from."""
+        assert isinstance(self.mbatch, Batch)
+        if self.mbatch.again is not None:
+            return self.mbatch.again()
+        again: Tensor = self.adapted_dataset.inputs.fetch(self.mb_sample_id, training=True)
+        return again
 
     def _make_empty_loss(self) -> Tensor:
         # A scalar, as criteria and plugins return it; upstream's has one entry, which costs a reduction a step.

@@ -81,7 +81,10 @@ def test_the_same_run_to_the_bit(name: str) -> None:
     assert one.learner.model.state_dict().keys() == other.learner.model.state_dict().keys()
 
 
-@pytest.mark.parametrize("spec", ["er", "er_herding", "er relabel=pseudo>0.5", "er relabel=oracle", "derpp"])
+TWO_VIEWS = "er loss=similarity_dissimilarity"
+
+
+@pytest.mark.parametrize("spec", ["er", "er_herding", "er relabel=pseudo>0.5", "er relabel=oracle", "derpp", TWO_VIEWS])
 def test_the_same_online_run_to_the_bit(spec: str) -> None:
     runs = [trial(f"{spec} memory_size=12 store={store}", 1, online_chunk=9) for store in ("ids", "pixels")]
     assert runs[0].differs_from(runs[1]) is None
@@ -109,7 +112,7 @@ class Vanishing(Source):
     "spec",
     [
         *(f"er relabel={labels}" for labels in RELABELS),
-        *("bic held_out=0.5", "mir", "icarl", "krt head.width=16", "der", "ocdm"),
+        *("bic held_out=0.5", "mir", "icarl", "krt head.width=16", "der", "ocdm", TWO_VIEWS),
         *(
             pytest.param(spec, marks=pytest.mark.slow)
             for spec in (
@@ -132,7 +135,7 @@ def test_past_images_may_be_gone(spec: str, with_plugins: Any) -> None:
         train, test = toy.sources()
         assert isinstance(test, ToySource)
         source = Vanishing(train)
-        inputs = ImageInputs(source, lambda image: (image.float() - 128) / 32)
+        inputs = ImageInputs(source, lambda image: (image.float() - 128) / 32, Shift())
         stream = toy.build(train_inputs=inputs, test_inputs=test.inputs())
         plan = StrategyCase(f"{spec} memory_size=12 store={store}").plan
         if store == "pixels":

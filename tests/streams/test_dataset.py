@@ -98,6 +98,17 @@ def test_transform_groups_reach_the_inputs(tiny_source: Any) -> None:
         assert float(made.eval().subset([0])[0][0].mean()) == 2.0
 
 
+def test_a_batch_is_fetched_again_from_where_its_items_came_from(tiny_dataset: Any, dataset: MultiLabelDataset) -> None:
+    """A worker of a loader sends the batch alone, not the table behind it."""
+    batch = join(dataset.batch(torch.tensor([0, 2])), tiny_dataset([4], [[1, 1]]).batch(torch.tensor([0])))
+    assert batch.again is not None
+    assert torch.equal(batch.again(), batch[0])
+    sent = pickle.loads(pickle.dumps(batch))
+    assert sent.again is None
+    assert torch.equal(sent.sample_id, batch.sample_id)
+    assert all(torch.equal(*pair) for pair in zip(sent, batch, strict=True))
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["own collate", "torch default collate"])
 def test_ids_follow_rows_through_a_plain_loader(tiny_dataset: Any, dataset: MultiLabelDataset, own: bool) -> None:
     mixed = dataset.concat(tiny_dataset([1], [[0, 1, 1]]))
