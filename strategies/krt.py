@@ -46,7 +46,9 @@ class KRT(Rehearsal):
     Attributes:
         token_weight: Weight of the token loss, before the root of all labels over new ones.
         below: Whether an old label that is not over the threshold is absent (``zero``, as published) or stays unknown.
-        kappa: Labels expected in an image for each old label, or ``estimated``.
+        kappa: Labels expected in an image for each old label, or ``estimated``. The estimate is too high, three to
+            four times in the second experience where each brings one label that a third of images show, and less later
+            (see ``DynamicCount``); a number, the published prior say, has no such bias.
     """
 
     token_weight: NonNegativeFloat = 0.02

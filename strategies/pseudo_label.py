@@ -44,7 +44,9 @@ class PseudoLabel(Strategy):
             thresholds for each label.
         low: Probability under which an entry is absent, with ``two_sided``.
         below: Whether the rest stays unknown or is absent (``zero``), except with ``two_sided``.
-        kappa: Labels expected in an image for each old label, or ``estimated``; with ``dynamic_count``.
+        kappa: Labels expected in an image for each old label, or ``estimated``; with ``dynamic_count``. The estimate is
+            too high, three to four times in the second experience where each brings one label that a third of images
+            show, and less later (see ``DynamicCount``); a number has no such bias.
         compensate: Whether entries of old labels weigh what their error is relative to its mean, for each past
             experience, present and absent apart (see ``CompensationPlugin``).
     """

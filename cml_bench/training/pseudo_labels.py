@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cml_bench.labels import ABSENT, PRESENT, is_known
+from cml_bench.labels import ABSENT, OUT_OF_SCOPE, PRESENT, is_known
 from cml_bench.models.heads.head import HeadOutput
 from cml_bench.streams.dataset import MultiLabelDataset
 from cml_bench.streams.loading import BatchLoader
@@ -97,6 +97,12 @@ class DynamicCount:
     experiences of their mean positives an image would be far too large, because an experience is made of images that
     show one of its labels.)
 
+    The estimate is too high for the same reason, most after the first experience: all images seen show a label of
+    theirs, those to be labelled need not. Under ``assignment=overlap`` it is divided by the share of images that show
+    any label seen so far: of six labels that 35 % of images show, one an experience, it expects 1.0, 1.2, 1.4, 1.7 and
+    2.0 old ones an image, where there are 0.35, 0.7, 1.0, 1.4 and 1.8. Under ``disjoint`` it expects 1.0 each time,
+    where there are 0.25, 0.5, 0.75, 1.0 and 1.3. A number as ``kappa`` has no such bias.
+
     In an online stream the threshold is set anew with each chunk, from the last 1000 images of the experience.
 
     Args:
@@ -110,16 +116,20 @@ class DynamicCount:
         self.expected = 0.0
         self._window = torch.empty(0, 0)
         self._ids = torch.empty(0, dtype=torch.int64)
-        # Of each label, in the experience that brought it: images, known entries, positives.
+        # Of each label, where an annotator was asked about it: images, known entries, positives.
         self._counts = torch.zeros(3, 0, dtype=torch.float64)
 
     def observe(self, dataset: MultiLabelDataset) -> None:
-        """Count the labels that an experience, or a chunk of one, brings."""
-        labels = dataset.labels
-        own = labels.data[:, labels.first_new :]
-        counts = torch.stack([torch.ones_like(own), is_known(own), own == PRESENT]).sum(dim=1).double()
-        self._counts = pad(self._counts, (0, len(labels.names) - self._counts.shape[1]))
-        self._counts[:, labels.first_new :] += counts
+        """Count the labels that an experience, or a chunk of one, brings, and old ones where they are annotated too.
+
+        Old ones in images that are new alone: of one that comes back they may have been counted.
+        """
+        labels, states = dataset.labels, dataset.labels.data
+        fresh = ~torch.isin(dataset.sample_ids.data, self._ids)
+        asked = (states > OUT_OF_SCOPE) & fresh[:, None]
+        asked[:, labels.first_new :] = True
+        counts = torch.stack([asked, asked & is_known(states), asked & (states == PRESENT)]).sum(dim=1).double()
+        self._counts = pad(self._counts, (0, len(labels.names) - self._counts.shape[1])) + counts
         self._ids = torch.cat([self._ids, dataset.sample_ids.data]).unique()
 
     def expect(self, n_old: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,28 @@ def test_expected_labels_from_the_annotations(tiny_dataset: Any) -> None:
     assert count.expect(3) == pytest.approx(7 / 6)
     assert count.expect(2) == pytest.approx(4 / 6)
     assert DynamicCount(0.03625, 0.8).expect(70) == pytest.approx(2.9 * 70 / 80)
+
+
+def test_old_labels_that_are_annotated_count_too(tiny_dataset: Any) -> None:
+    """Label 0 shows in two of images 0 to 3 and one of images 4 and 5; image 3 comes back, and counts once."""
+    count = DynamicCount("estimated", 0.8)
+    count.observe(tiny_dataset([0, 1, 2, 3], [[1], [0], [0], [1]]))
+    count.observe(tiny_dataset([3, 4, 5], [[1, 0], [1, 1], [0, 1]], first_new=1))
+    assert count.expect(1) == pytest.approx(3 / 6)
+    assert count.expect(2) == pytest.approx(5 / 6)
+
+
+def test_the_estimate_is_too_high_as_described(tiny_dataset: Any) -> None:
+    """Every second image shows a label, whatever the others: of t old ones t / 2, over the share that shows any."""
+    truth, count = np.array(list(itertools.product((0, 1), repeat=6))), DynamicCount("estimated", 0.8)
+    for label in range(6):
+        rows = truth[:, label].nonzero()[0]
+        if label:
+            assert truth[rows, :label].sum(axis=1).mean() == label / 2
+            assert count.expect(label) == pytest.approx(label / 2 / (1 - 0.5**label))
+        states = np.full((len(rows), label + 1), OUT_OF_SCOPE)
+        states[:, label] = 1
+        count.observe(tiny_dataset(rows.tolist(), states, first_new=label))
 
 
 def test_unmarked_entries_are_not_absent(tiny_dataset: Any) -> None:
