@@ -87,7 +87,8 @@ class Criterion(nn.Module):
         """Return the scalar loss of a batch.
 
         Labels and logits are compared over the columns both have: a memory row is narrower than a grown head, a later
-        experience's row wider than an earlier head. A companion of the output is judged too, and its loss added.
+        experience's row wider than an earlier head. A companion of the output is judged too, and its loss added. A
+        batch without images, or labels in common, costs 0, with a graph.
 
         Args:
             output: Head output, or bare (B, n) logits as Avalanche's own plugins pass them.
@@ -101,6 +102,9 @@ class Criterion(nn.Module):
         width = min(logits.shape[1], labels.shape[1])
         # Slicing costs as much as a tenth of a linear head's step, so it is left out where nothing is cut.
         labels = labels if labels.shape[1] == width else labels[:, :width]
+        if not labels.numel():
+            # Here once for all: means over nothing divide by zero, and groups of none have no largest.
+            return logits[:, :width].sum()
         if not isinstance(output, HeadOutput):
             return self.loss(logits if logits.shape[1] == width else logits[:, :width], labels)
         output, view = output.narrowed(width), view and view.narrowed(width)

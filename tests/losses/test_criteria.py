@@ -20,7 +20,9 @@ from cml_bench.losses.asl import ASL
 from cml_bench.losses.assume_negative import AssumeNegative
 from cml_bench.losses.bce import BCE
 from cml_bench.losses.criterion import Criterion
+from cml_bench.losses.specification import as_criterion
 from cml_bench.models.heads.head import HeadOutput
+from cml_bench.registry import entries
 
 ALL = [
     BCE(),
@@ -159,6 +161,17 @@ def test_a_batch_without_known_entries_costs_nothing(criterion: Criterion) -> No
     criterion.spare = 0
     assert loss == 0
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", entries("criteria"))
+@pytest.mark.parametrize(("images", "known"), [(0, 3), (2, 0)])
+def test_a_batch_without_entries_costs_nothing(name: str, images: int, known: int) -> None:
+    shapes = (images, 3), (images, 8), (images, 3, 8)
+    output = HeadOutput(*(torch.ones(shape, requires_grad=True) for shape in shapes))
+    labels = torch.zeros(images, known, dtype=torch.int8)
+    loss = as_criterion(name)(output, labels, torch.arange(images))
+    loss.backward()
+    assert float(loss.detach()) == 0
 
 
 def test_scale_does_not_depend_on_width() -> None:
