@@ -69,6 +69,7 @@ class EWCPlugin(ImportancePenalty):
             samples=self.samples,
             generator=self.generator,
             empirical=self.empirical,
+            batch_size=strategy.eval_mb_size,
             device=strategy.device,
         )
 

@@ -90,6 +90,7 @@ class MASPlugin(ImportancePenalty):
             absolute,
             samples=self.samples,
             generator=self.generator,
+            batch_size=strategy.eval_mb_size,
             device=strategy.device,
         )
 

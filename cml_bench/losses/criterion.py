@@ -52,12 +52,14 @@ class Criterion(nn.Module):
     Attributes:
         spare: Number of leading columns whose unknown entries another loss term answers for (a teacher, say). A
             criterion that makes up targets for unknown entries leaves these alone; known entries always count.
+        eval_batch_size: Images a step where it looks at many of them; the learner sets it.
         lr_factor: Learning rate of the criterion's own parameters, relative to the model's; they are not decayed. Those
             of a criterion that it is put on go by that one's.
     """
 
     meta: ClassVar[CriterionMeta]
     spare: int = 0
+    eval_batch_size: int = 256
 
     lr_factor: float = 1.0
 

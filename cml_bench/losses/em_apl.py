@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EMAPL"]
 
-_BATCH = 256
-
 
 class EMAPL(Criterion):
     """Entropy maximisation with asymmetric pseudo-labelling.
@@ -78,7 +76,7 @@ class EMAPL(Criterion):
             return
         device = next(model.parameters()).device
         free = self._free(dataset)
-        scores = read_logits(model, dataset, _BATCH, device).sigmoid().cpu()[:, : free.shape[1]]
+        scores = read_logits(model, dataset, self.eval_batch_size, device).sigmoid().cpu()[:, : free.shape[1]]
         # What is due by now less what has been taken: rounding down in each epoch would leave some without.
         due = (self.share * self.n_open.double() * (epoch - warm + 1) / (epochs - warm)).round().long()
         quota = due - (self.n_open - free.sum(dim=0))

@@ -19,6 +19,10 @@ Importance = dict[str, Tensor]
 """Parameter name to a tensor of the parameter's shape."""
 
 
+_MOST = 32
+"""Most images whose gradients are held at once: each takes as much memory as the parameters."""
+
+
 def per_image_gradients(model: nn.Module, function: Callable[..., Tensor]) -> Callable[..., Importance]:
     """Return what computes, for each image of a batch, the gradient of a function of its own logits.
 
@@ -53,7 +57,7 @@ def mean_over_images(
     *,
     samples: int,
     generator: torch.Generator,
-    batch_size: int = 32,
+    batch_size: int = _MOST,
     device: torch.device | str = "cpu",
 ) -> Importance:
     """Return the mean, over images drawn without replacement, of what ``measure`` says of each.
@@ -64,13 +68,13 @@ def mean_over_images(
         measure: (B, ...) inputs and (B, n) four-state labels to (B, *shape) values by parameter name.
         samples: Number of images.
         generator: Draws the images.
-        batch_size: Images whose gradients are held at once.
+        batch_size: Images a step, of which there are 32 at most.
         device: Where the model lives.
     """
     chosen = torch.randperm(len(dataset), generator=generator)[:samples]
     totals: Importance = {}
     with evaluating(model):
-        for batch in BatchLoader(dataset.subset(chosen.tolist()), batch_size):
+        for batch in BatchLoader(dataset.subset(chosen.tolist()), min(batch_size, _MOST)):
             for name, values in measure(batch[0].to(device), batch[1].to(device)).items():
                 totals[name] = totals[name] + values.sum(dim=0) if name in totals else values.sum(dim=0)
     return {name: total / len(chosen) for name, total in totals.items()}
@@ -88,7 +92,7 @@ def fisher_information(
     samples: int,
     generator: torch.Generator,
     empirical: bool = False,
-    batch_size: int = 32,
+    batch_size: int = _MOST,
     device: torch.device | str = "cpu",
 ) -> Importance:
     """Return the diagonal Fisher information of every trainable parameter.
@@ -102,7 +106,7 @@ def fisher_information(
         samples: Number of images, drawn without replacement.
         generator: Draws the images and the labels.
         empirical: Take the annotated labels.
-        batch_size: Images whose gradients are held at once.
+        batch_size: Images a step, of which there are 32 at most.
         device: Where the model lives.
     """
     gradients = per_image_gradients(model, negative_log_likelihood)

@@ -229,6 +229,8 @@ class MultiLabelTemplate(SupervisedTemplate):
         Once an experience, and once a chunk of an online one: not a part of ``make_optimizer``, which upstream calls
         twice for the first experience, and for no chunk but the first.
         """
+        for layer in self._criterion.with_bases:
+            layer.eval_batch_size = self.eval_mb_size
         self._criterion.start_experience(self.adapted_dataset)
         # A strategy that keeps images back may leave nothing to look at.
         if len(self.adapted_dataset):

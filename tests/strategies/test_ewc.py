@@ -176,7 +176,8 @@ def test_one_quadratic_is_the_sum_over_experiences_up_to_a_constant(case: Any) -
     model = nn.Module()
     model.theta = nn.Parameter(torch.zeros(len(here), dtype=torch.float64))
     plugin = EWCPlugin(1.0, True, 1, torch.Generator())
-    strategy = SimpleNamespace(model=model, device="cpu", experience=SimpleNamespace(dataset=dataset([[1.0]], [[1]])))
+    experience = SimpleNamespace(dataset=dataset([[1.0]], [[1]]))
+    strategy = SimpleNamespace(model=model, device="cpu", eval_mb_size=256, experience=experience)
     for information, optimum in experiences:
         with torch.no_grad():
             model.theta.copy_(torch.tensor(optimum, dtype=torch.float64))
@@ -229,6 +230,6 @@ def test_the_chunks_of_an_online_experience_give_one_fisher_at_its_end() -> None
     for start in (0, 4, 8):
         chunk = SimpleNamespace(dataset=whole.subset(range(start, start + 4)), is_last_subexp=start == 8)
         assert not plugin.curvature
-        plugin.after_training_exp(SimpleNamespace(model=model, device="cpu", experience=chunk))
+        plugin.after_training_exp(SimpleNamespace(model=model, device="cpu", eval_mb_size=256, experience=chunk))
     name = next(name for name in plugin.curvature if "weights" in name)
     assert torch.allclose(plugin.curvature[name], fisher(model, whole, samples=12, empirical=True), atol=1e-6)

@@ -28,7 +28,7 @@ def test_a_constant_fisher_adds_up_by_gamma(tiny_dataset: Any, gamma: float, exp
     model.theta = nn.Parameter(torch.zeros(2))
     plugin = OnlineEWCPlugin(1.0, gamma, True, 1, torch.Generator())
     experience = SimpleNamespace(dataset=tiny_dataset([0], [[1]]))
-    strategy = SimpleNamespace(model=model, device="cpu", experience=experience)
+    strategy = SimpleNamespace(model=model, device="cpu", eval_mb_size=256, experience=experience)
     for where in (1.0, 2.0, 3.0):
         with torch.no_grad():
             model.theta.fill_(where)

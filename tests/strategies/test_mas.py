@@ -41,7 +41,7 @@ def images(values: list[float], label: int = 1) -> MultiLabelDataset:
 def importance(model: MultiLabelModel, data: MultiLabelDataset, **options: Any) -> dict[str, torch.Tensor]:
     run = SimpleNamespace(generator=lambda _: torch.Generator())
     measured: dict[str, torch.Tensor] = (
-        MAS(**options).plugins(run)[0].measure(SimpleNamespace(model=model, device="cpu"), data)
+        MAS(**options).plugins(run)[0].measure(SimpleNamespace(model=model, device="cpu", eval_mb_size=256), data)
     )
     return measured
 
