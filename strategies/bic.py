@@ -62,7 +62,8 @@ class BiC(Rehearsal):
     corrected probabilities without it), so that no old logit jumps; pseudo-labels are never fitted to.
 
     Attributes:
-        held_out: Share of the stream's images, and of the memory, that is fitted to and never trained on.
+        held_out: Share of the stream's images, and of the memory, that is fitted to and never trained on. At least one
+            stored image is: of a memory of one, that one, so that nothing is rehearsed.
         temperature: Divides both logits in L_d.
     """
 

@@ -16,8 +16,10 @@ __all__ = ["ER"]
 class ER(Rehearsal):
     """Experience replay: mix each mini-batch with images drawn from a reservoir of past ones.
 
-    The loss is ``L(batch + draw)``, the criterion's over the rows of both at once. With a fixed ``memory_size``, each
-    of N different images seen is in memory with probability ``min(1, memory_size / N)``.
+    The loss is ``L(batch + draw)``, the criterion's over the rows of both at once. With a fixed ``memory_size`` and
+    images that come once, each of the N seen is in memory with probability ``min(1, memory_size / N)``. One that comes
+    back (``assignment=overlap``) is drawn anew unless it is stored, and so is likelier to be there than one that came
+    once.
 
     Source: Chaudhry et al. 2019, arXiv 1902.10486. In an online stream the reservoir is updated after each step, as
     there; departure: else after each experience, because experiences are trained for several epochs.
