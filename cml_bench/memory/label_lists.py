@@ -24,9 +24,10 @@ class ListMemory(ExemplarsBuffer):
 
     After an experience each of its new labels gets a list, of images that show it. A list never changes, it is cut:
     with n labels seen and room for M images each has ``ceil(M / n)``. The memory holds the union of the lists, first
-    all first images, then all second ones, until it is full. An image that returns in a later experience while it is
-    stored has its annotations merged, known entries winning. In an online stream the chunks of an experience are
-    looked at together when it ends.
+    all first images, then all second ones, until it is full. With less room than labels, the labels that keep an image
+    are spread evenly over the order in which labels arrived (``spread``). An image that returns in a later experience
+    while it is stored has its annotations merged, known entries winning. In an online stream the chunks of an
+    experience are looked at together when it ends.
 
     Args:
         size: Images the memory may hold, or ``"20/label"`` for as many a label seen.
@@ -86,7 +87,18 @@ class ListMemory(ExemplarsBuffer):
         """Cut the lists and store the rows of ``dataset`` that are on one of them."""
         depth = math.ceil(self.max_size / len(self.lists))
         self.lists = [listed[:depth] for listed in self.lists]
-        by_rank = (listed[rank] for rank in range(depth) for listed in self.lists if rank < len(listed))
+        # With less room than labels, the first ones to arrive would keep it all.
+        lists = self.lists if self.max_size >= len(self.lists) else [self.lists[c] for c in spread(len(self.lists))]
+        by_rank = (listed[rank] for rank in range(depth) for listed in lists if rank < len(listed))
         place = {sample: row for row, sample in enumerate(dataset.sample_ids.data.tolist())}
         chosen = [sample for sample in dict.fromkeys(by_rank) if sample in place][: self.max_size]
         self.buffer = dataset.subset([place[sample] for sample in chosen])
+
+
+def spread(n: int) -> list[int]:
+    """Return the numbers below ``n`` in an order of which every beginning is spread evenly over them.
+
+    Which of two numbers comes first does not depend on ``n``: what once had no room is never missed later.
+    """
+    golden = (math.sqrt(5) - 1) / 2
+    return sorted(range(n), key=lambda number: number * golden % 1, reverse=True)

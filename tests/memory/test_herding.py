@@ -18,6 +18,7 @@ from torch import nn
 from cml_bench.data.inputs import TensorInputs
 from cml_bench.labels import OUT_OF_SCOPE
 from cml_bench.memory.herding import HerdingMemory, herd, pooled_features
+from cml_bench.memory.label_lists import spread
 from cml_bench.models.heads.linear import LinearHead
 from cml_bench.models.model import MultiLabelModel
 from cml_bench.streams.dataset import LabelMatrix, MultiLabelDataset
@@ -142,7 +143,9 @@ def test_lists_and_memory(tiny_scenario: Any, size: int | str, depths: list[int]
         assert memory.lists == lists
         limit = 2 * len(lists) if size == "2/label" else size
         union: list[int] = []
-        for rank, listed in itertools.product(range(depths[t]), lists):
+        # With less room than labels, in the order of the golden ratio's multiples less whole numbers.
+        order = {4: [3, 1, 2, 0], 6: [3, 1, 4, 2, 5, 0]}[len(lists)] if limit < len(lists) else range(len(lists))
+        for rank, listed in itertools.product(range(depths[t]), [lists[label] for label in order]):
             if rank < len(listed) and listed[rank] not in union:
                 union.append(listed[rank])
         assert memory.max_size == limit
@@ -191,6 +194,36 @@ def test_what_did_not_fit_is_gone(tiny_scenario: Any) -> None:
     assert (len(stored), sum(map(len, memory.lists))) == (10, 12)
     memory.resize(None, 12)
     assert memory.buffer.sample_ids.data.tolist() == stored
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_with_less_room_than_labels_those_that_keep_an_image_are_spread(tiny_scenario: Any, size: int) -> None:
+    """Not those that arrived first: an image of each third of the labels if there are three."""
+    truth = np.tile(np.eye(12, dtype=np.int8), (3, 1))
+    memory, learner = HerdingMemory(size), agent()
+    for experience in tiny_scenario(truth=truth).train_stream:
+        memory.post_adapt(learner, experience)
+        kept = truth[memory.buffer.sample_ids.data.numpy()].argmax(axis=1).tolist()
+        seen = len(experience.dataset.labels.names)
+        assert kept == (spread(seen)[:size] if size < seen else kept)
+        assert len(kept) == min(size, seen * 3)
+        if size < seen:
+            # Parts of as many labels each, but for rounding, have as many images each, but for one.
+            held = np.bincount([label * 2 // seen for label in kept], minlength=2)
+            assert abs(int(held[0]) - int(held[1])) <= 1
+
+
+@given(n=st.integers(1, 200), more=st.integers(1, 50))
+def test_who_comes_first_stays_so(n: int, more: int) -> None:
+    assert [number for number in spread(n + more) if number < n] == spread(n)
+    assert sorted(spread(n)) == list(range(n))
+
+
+@given(n=st.integers(1, 200), count=st.integers(1, 200))
+def test_every_beginning_is_spread(n: int, count: int) -> None:
+    """The widest gap is a small multiple of that between numbers at equal distances."""
+    chosen = [-1, *sorted(spread(n)[:count]), n]
+    assert max(np.diff(chosen)) <= 3 * (n + 1) / (min(n, count) + 1) + 1
 
 
 def test_chunks_are_looked_at_together(tiny_scenario: Any) -> None:
