@@ -91,6 +91,7 @@ class IterationPlugin(ShownLabelsPlugin):
         turn = self.step % (self.options.teacher_steps + self.options.student_steps)
         if turn == self.options.teacher_steps:
             self.teacher = copy.deepcopy(strategy.model).eval().requires_grad_(False)
+            self.teacher.take_off()
         elif turn == 0:
             self.teacher = None
 

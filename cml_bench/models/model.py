@@ -54,6 +54,14 @@ class MultiLabelModel(DynamicModule):
         wrapper.prepare(self, make_head)
         self.wrapper = wrapper
 
+    def take_off(self) -> Wrapper | None:
+        """Take a wrapper off that is about predictions alone, and return it; one that learns stays on."""
+        wrapper = self.wrapper
+        if wrapper is None or wrapper.meta.learns:
+            return None
+        self.wrapper = None
+        return wrapper
+
     def adaptation(self, experience: CLExperience) -> None:
         """Add the experience's labels to the head; only in training, so that evaluation never grows a model."""
         if not self.training:

@@ -59,4 +59,6 @@ class TeacherPlugin(SupervisedPlugin):
         if not ends_experience(strategy.experience):
             return
         self.teacher = copy.deepcopy(strategy.model).eval()
+        # It answers in training; what predictions are made with besides is no part of that.
+        self.teacher.take_off()
         self.teacher.requires_grad_(False)

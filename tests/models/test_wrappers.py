@@ -148,6 +148,23 @@ def test_inference_leaves_training_alone() -> None:
     assert not torch.allclose(plain.eval()(batch), wrapped.eval()(batch))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("lwf", "ewc", "mas", "rwalk", "pseudo_label", "mile", "label_mask head=ctran", "ridge head=dlfl"),
+        *(f"{name} memory_size=20" for name in ("der", "mir", "bic", "gem", "kar", "er relabel=pseudo>0.5")),
+    ],
+)
+def test_inference_leaves_every_strategy_its_weights(method: str) -> None:
+    """Those that look at images between steps, or have a teacher; predictions are another thing."""
+    plain, wrapped = (try_out(StrategyCase(spec).plan) for spec in (method, f"{method} wrap=pat_inference"))
+    first, second = plain.learner.model.state_dict(), wrapped.learner.model.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert wrapped.learner.model.wrapper is not None
+    assert plain.differs_from(wrapped) == 0
+
+
 # -- PAT ---------------------------------------------------------------------------------------------------------------
 
 

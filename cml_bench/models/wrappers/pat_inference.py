@@ -21,8 +21,9 @@ class PATInference(Wrapper):
     """Patching-based inference (PAT-I): the logit is ``(z + z_pat) / 2`` in evaluation; training is left as it is.
 
     ``z_pat = sum_k softmax_k(z_k) z_k`` over the logits z_k of ``grid`` x ``grid`` patches, each resized to the image's
-    size: each label is read where it shows most. Whoever asks the model in evaluation mode, a teacher for example,
-    gets this reading. Evaluation costs ``1 + grid^2`` times as much.
+    size: each label is read where it shows most. Teachers, stored logits, importances and whatever else a strategy of
+    this suite reads between steps are of whole images, so that the weights are those without a wrapper; a copy that a
+    plug-in of Avalanche makes as its teacher reads patches. Evaluation costs ``1 + grid^2`` times as much.
 
     Source: MLC-PAT, arXiv 2404.06287.
 
