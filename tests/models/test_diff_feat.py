@@ -111,7 +111,7 @@ def test_the_noise_is_standard_normal():
     assert abs(float(drawn.mean())) < 0.02
     assert abs(float(drawn.std()) - 1) < 0.02
     assert abs(float(torch.corrcoef(drawn.flatten(1)).triu(1).mean())) < 1e-2
-    # Maps in a cache were made with these numbers, in another process: an image's noise may not follow from anything else.
+    # Maps in a cache were made with these numbers, in another process: an image's noise follows from nothing else.
     torch.testing.assert_close(_noise((3,), 7, 0), torch.tensor([-1.9546, -0.4822, 0.6165]), rtol=0, atol=1e-4)
 
 

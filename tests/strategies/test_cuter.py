@@ -151,7 +151,7 @@ def test_what_is_known_of_a_crop(others: str, known: int) -> None:
 def test_a_step_adds_the_loss_on_crops(
     tiny_scenario: Any, learn: Any, on_backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worked out anew from the draw: one entry a crop, as the epoch weighs it, beside the loss of the stream's batch."""
+    """Worked out anew from the draw: one entry a crop, as the epoch weighs it, beside the loss of the batch."""
 
     class Growing(BCE):
         def judge(self, output: Any, labels: Any, sample_ids: Any, epoch: int, view: Any) -> torch.Tensor:
