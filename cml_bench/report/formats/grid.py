@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from cml_bench.report.statistics.estimates import CONFIDENCE
 from cml_bench.report.statistics.rivals import fair_part
 from cml_bench.report.statistics.verdict import p_cell
 from cml_bench.report.tables.averages import estimates_in
@@ -136,7 +137,9 @@ def _signed(known: Quantity, found: pd.Series[float]) -> str:
     text = f"{found['difference'] * known.scale:+,.{known.decimals}f}"
     if pd.isna(found["low"]):
         return text
-    return f"{text} [{known.printed(found['low'])}, {known.printed(found['high'])}]"
+    # Rows with few pairs stand beside others, and the same brackets would say more than they hold.
+    level = f"; {100 * found['level']:.0f} %" if found["level"] < CONFIDENCE else ""
+    return f"{text} [{known.printed(found['low'])}, {known.printed(found['high'])}{level}]"
 
 
 def _marks(table: BenchmarkTable) -> pd.DataFrame:

@@ -133,8 +133,9 @@ def few_seeds(blocks: pd.DataFrame) -> str:
     seeds = _count(there, "seed")
     if has_orders_enough(there) or not 0 < seeds < FEWEST_SEEDS:
         return ""
-    told = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    advice = f"Run --class-orders {pairs_needed()}; --seeds {FEWEST_SEEDS} speak of no other order"
+    orders = _count(there, "class_order")
+    told = ("1 seed" if seeds == 1 else f"{seeds} seeds") + (f" on {orders} class orders" if orders > 1 else "")
+    advice = f"Run --class-orders {pairs_needed()}: more seeds would speak of no other order"
     return f"Warning: {told} only; means and deviations of so few say little. {advice}."
 
 

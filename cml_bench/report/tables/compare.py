@@ -224,12 +224,15 @@ def _sorted(table: BenchmarkTable, sort: str | None, groups: Sequence[str]) -> B
     if by is None and (table.row not in RANKED or not table.columns):
         by = table.row
     rows = table.rows.sort_values(table.row, kind="stable")
+    notes = table.notes
     if by != table.row:
         keys = [column.key for column in table.columns if column.metric == table.metrics[0]] if by is None else [by]
         metric = next((column.metric for column in table.columns if column.key == keys[0]), keys[0])
         means = rows[[f"{key}_mean" for key in keys]]
+        if len(keys) > 1:
+            notes = (*notes, "Rows are in order of their mean distance from the means of the columns.")
         # Of several columns the easy ones must not lift the rows that have only these.
         order = means.sub(means.mean()).mean(axis=1)
         ascending = quantity(metric).lower_is_better
         rows = rows.loc[order.sort_values(ascending=ascending, kind="stable", na_position="last").index]
-    return replace(table, rows=rows.reset_index(drop=True))
+    return replace(table, rows=rows.reset_index(drop=True), notes=notes)

@@ -185,7 +185,8 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str, bloc
     remark = f"Difference of {what} from {baseline}, paired over the same {pairs}, with {interval}"
     if not comparisons:
         return f"{remark}. Bounds are not tested."
-    remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}."
+    apart = "" if comparisons == 1 else " (the line on the best makes one claim, and is not)"
+    remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}{apart}."
     if differences["smallest_p"].min() > SIGNIFICANCE:
         needed, most = pairs_needed(comparisons), int(differences["n"].max())
         remark += (
