@@ -24,7 +24,7 @@ from torch import Tensor
 from cml_bench.errors import CmlBenchError, CmlBenchWarning
 from cml_bench.files import put_in_place, replace_file, writing
 
-CacheKey = Mapping[str, str | int]
+CacheKey = Mapping[str, str | int | None]
 
 _CHECKSUM = struct.Struct("<I")
 _PIECE = 1 << 22
@@ -67,7 +67,8 @@ def cached_rows(
 
     Args:
         cache_dir: Folder, made if need be.
-        key: Everything the rows depend on.
+        key: Everything the rows depend on. A part that is None is not known; it is taken from the only stored key that
+            says the same of the others.
         n: Number of rows that must come.
         compute: Yields blocks of rows, (b, ...), in order, from the row that it is given on; called only if nothing
             usable is stored.
@@ -77,7 +78,8 @@ def cached_rows(
         (n, ...) of the shelf's type, memory-mapped: a row is read when it is used, and writing to it changes no file.
 
     Raises:
-        CmlBenchError: If there are no rows, the folder cannot be written, or a feature does not fit float16.
+        CmlBenchError: If there are no rows, the folder cannot be written, a feature does not fit float16, or several
+            stored keys differ in what is not known.
     """
     if not n:
         raise CmlBenchError("there are no images to read: give a data set that has some")
@@ -138,8 +140,31 @@ def lookup(cache_dir: Path, key: CacheKey, n: int, shelf: Shelf = FEATURES) -> T
 
 
 def _path(cache_dir: Path, key: CacheKey, shelf: Shelf) -> Path:
+    folder = cache_dir / shelf.name
+    if None in key.values():
+        key = _only_like(key, folder, shelf)
     canonical = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
-    return cache_dir / shelf.name / f"{hashlib.sha256(canonical.encode()).hexdigest()}.npy"
+    return folder / f"{hashlib.sha256(canonical.encode()).hexdigest()}.npy"
+
+
+def _only_like(key: CacheKey, folder: Path, shelf: Shelf) -> CacheKey:
+    """Return the stored key that says what a key knows; the key itself if there is none."""
+    known = {name: value for name, value in key.items() if value is not None}
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            stored = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if stored.keys() == key.keys() and known.items() <= stored.items():
+            found.append(stored)
+    if len(found) > 1:
+        unknown = ", ".join(sorted(key.keys() - known.keys()))
+        raise CmlBenchError(
+            f"{folder} holds {shelf.name} of {len(found)} kinds of {unknown}, and nothing says which are meant: "
+            "put the images there, or delete the others"
+        )
+    return found[0] if found else key
 
 
 def _map(path: Path) -> Tensor:

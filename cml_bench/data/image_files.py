@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +19,9 @@ from cml_bench.data.images import is_intact, read_image
 from cml_bench.data.source import Source
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError, some, suggest
+
+_ASKED_AT_ONCE = 16
+"""Threads that ask for the state of files: on a network disk each waits for the answer."""
 
 
 class ImageFiles(Source):
@@ -83,6 +90,18 @@ class ImageFiles(Source):
         self.rendering = folder.name
         self.files = table.files
 
+    @functools.cached_property
+    def files_state(self) -> str | None:
+        """Digest of names, sizes and times of change of the files, None if one is not there.
+
+        It stays when the folder is moved, and in a copy that keeps times. Reading the files would take as long as what
+        is cached of them.
+        """
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            parts = [part.tolist() for part in np.array_split(self.files, _ASKED_AT_ONCE)]
+            states = list(pool.map(functools.partial(_states, str(self.folder)), parts))
+        return None if None in states else hashlib.sha256("".join(map(str, states)).encode()).hexdigest()
+
     def load(self, index: int) -> Tensor:
         """Return image ``index`` as a (3, H, W) uint8 tensor; images differ in size.
 
@@ -110,3 +129,16 @@ def _present(folder: Path, files: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]
     folders = {below: folder / below for below, _, _ in parts}
     listed = {below: {f.name for f in path.iterdir()} if path.is_dir() else set() for below, path in folders.items()}
     return np.array([name in listed[below] for below, _, name in parts], dtype=np.bool_)
+
+
+def _states(folder: str, files: Sequence[str]) -> str | None:
+    """Return a line a file with its name, size and time of change; None if one is not there."""
+    lines = []
+    for file in files:
+        try:
+            # Not Path, which takes longer than the question.
+            state = os.stat(f"{folder}/{file}")  # noqa: PTH116
+        except OSError:
+            return None
+        lines.append(f"{file}\0{state.st_size} {state.st_mtime_ns}\n")
+    return "".join(lines)

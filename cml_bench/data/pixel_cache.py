@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cml_bench.data.cache import PIXELS, cached_rows
+from cml_bench.data.cache import PIXELS, CacheKey, cached_rows
 from cml_bench.data.images import squash
 from cml_bench.data.reading import read_ahead
 from cml_bench.data.source import Source
@@ -32,8 +32,7 @@ def cached_pixels(
     """Return every image of a source, squashed to a square of uint8, from the cache if they are there.
 
     A row holds the pixels of an image and then its own height and width, from which random crops know the shape that
-    the square has lost. Images are known by the source's fingerprint, not by their files' content: where files change
-    under the same ids, point ``CML_BENCH_CACHE`` elsewhere.
+    the square has lost. Images are known by ``Source.cache_key``: files that change are read anew.
 
     Args:
         source: The images.
@@ -48,14 +47,7 @@ def cached_pixels(
     Raises:
         CmlBenchError: If an image cannot be read, or the cache cannot be written.
     """
-    key: dict[str, str | int] = {
-        "source": source.name,
-        "split": source.split,
-        "fingerprint": source.fingerprint,
-        "rendering": source.rendering,
-        "side": side,
-        "rule": _RULE,
-    }
+    key: CacheKey = {**source.cache_key, "side": side, "rule": _RULE}
 
     def load(row: int) -> Tensor:
         image = source.load(row)

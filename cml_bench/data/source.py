@@ -88,6 +88,22 @@ class Source(ABC):
         """(N,) ``stable_keys`` of the ids."""
         return stable_keys(self.ids)
 
+    @functools.cached_property
+    def files_state(self) -> str | None:
+        """Digest of the state of the files that images are read from: empty where there are none, None if unknown."""
+        return ""
+
+    @property
+    def cache_key(self) -> dict[str, str | None]:
+        """What anything that is made of the images depends on, and so is cached under."""
+        key: dict[str, str | None] = {
+            "source": self.name,
+            "split": self.split,
+            "fingerprint": self.fingerprint,
+            "rendering": self.rendering,
+        }
+        return key if self.files_state == "" else {**key, "files": self.files_state}
+
     @property
     def fingerprint(self) -> str:
         """Sha256 over names, ids and labels: equal fingerprints mean the same rows with the same truth."""

@@ -98,13 +98,10 @@ def read_frozen(
     return pack(backbone.read(images, kind, ids)).half().contiguous()
 
 
-def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, str | int]:
+def _key(backbone: Backbone, source: Source, device: torch.device) -> dict[str, str | int | None]:
     """Return what features depend on. The weights themselves are hashed: a fine-tuned backbone is another backbone."""
     return {
-        "source": source.name,
-        "split": source.split,
-        "fingerprint": source.fingerprint,
-        "rendering": source.rendering,
+        **source.cache_key,
         "backbone": backbone.name,
         "options": json.dumps(backbone.record["options"], sort_keys=True, default=str),
         "weights": weights_digest(backbone),

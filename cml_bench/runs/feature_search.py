@@ -178,7 +178,7 @@ class _Rows(Source):
     def __init__(self, source: Source, rows: npt.NDArray[np.int64]) -> None:
         super().__init__(source.label_names, source.labels[rows], source.ids[rows])
         self.name, self.split, self.image_size = source.name, source.split, source.image_size
-        self.rendering = source.rendering
+        self.rendering, self.files_state = source.rendering, source.files_state
         self._source, self._rows = source, rows
 
     def load(self, index: int) -> Tensor:
