@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cml_bench.errors import CmlBenchError, suggest
@@ -47,6 +47,22 @@ def split_words(text: str, apart: str = "") -> list[str]:
         return list(words)
     except ValueError as error:
         raise CmlBenchError(f"{text!r} cannot be read ({error}): close the quotes") from None
+
+
+def names_in(text: str) -> Iterator[str]:
+    """Yield all that may be a name in the value of an option: the value, its words, what these set, and so on inwards.
+
+    In ``long_tail + ./mine.py:Mine base="./other.py:Other"`` both files are found; most of the rest names nothing.
+    """
+    yield text
+    try:
+        words = split_words(text, apart="+")
+    except CmlBenchError:
+        return
+    for word in words:
+        for inner in (word, word.partition("=")[2]):
+            if inner not in ("", text):
+                yield from names_in(inner)
 
 
 def fold(name: str, options: Mapping[str, str]) -> tuple[str, dict[str, str]]:

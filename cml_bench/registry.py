@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -37,6 +37,9 @@ KINDS = {
     "datasets": "cml_bench.data.sets",
 }
 """Kind of plug-in to the package that holds the built-in ones; the entry-point group is ``cml_bench.<kind>``."""
+
+
+_OURS = "built-in"
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _parse(file: Path, package: str) -> Entry | None:
             ):
                 summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
                 facts = _literals(statement.value)
-                return Entry(file.stem, f"{package}.{file.stem}:{node.name}", summary, "built-in", facts)
+                return Entry(file.stem, f"{package}.{file.stem}:{node.name}", summary, _OURS, facts)
     return None
 
 
@@ -243,8 +246,35 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def file_digest(name: str) -> str | None:
-    """Return the sha256 of the file behind ``./file.py:Class``, None for any other name: part of a job's identity."""
+def code_digest(kind: str, name: str) -> str | None:
+    """Return the sha256 of the file that brings a plug-in, None for the suite's own and what cannot be found.
+
+    It is part of a job's identity. Nothing is imported, and no error raised: whoever loads the plug-in says what is
+    wrong.
+    """
+    if ":" not in name:
+        entry = entries(kind).get(name.replace("-", "_"))
+        name = "" if entry is None or entry.origin == _OURS else entry.target
     where, _, attribute = name.rpartition(":")
-    is_ours = attribute and where.endswith(".py") and _is_file(where)
-    return hashlib.sha256(Path(where).read_bytes()).hexdigest() if is_ours else None
+    if not attribute.isidentifier():
+        return None
+    if where.endswith(".py"):
+        return hashlib.sha256(Path(where).read_bytes()).hexdigest() if _is_file(where) else None
+    is_module = all(part.isidentifier() for part in where.split("."))
+    return _module_digest(where) if is_module and where.partition(".")[0] != "cml_bench" else None
+
+
+@functools.cache
+def _module_digest(name: str) -> str | None:
+    """Return the sha256 of a module's file; looked at once, since a process runs what it has imported."""
+    parts = name.split(".")
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except ValueError:
+        return None
+    for depth in range(2, len(parts) + 1):
+        # Not importlib.util, which imports the packages above.
+        within = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(".".join(parts[:depth]), within) if within else None
+    is_file = spec is not None and spec.has_location and spec.origin is not None and _is_file(spec.origin)
+    return hashlib.sha256(Path(str(spec.origin)).read_bytes()).hexdigest() if spec and is_file else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from cml_bench import registry
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.registry import KINDS, entries, file_digest, find, load
+from cml_bench.registry import KINDS, code_digest, entries, find, load
 
 REPOSITORY = Path(registry.__file__).resolve().parents[1]
 FOLDERS = {
@@ -115,13 +116,33 @@ def test_an_edited_file_is_another_module(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_text("from dataclasses import dataclass\n@dataclass\nclass Mine:\n    x: int = 1\n")
     first = load("strategies", f"{path}:Mine")
     assert load("strategies", f"{path}:Mine") is first
-    digest = file_digest(f"{path}:Mine")
+    digest = code_digest("strategies", f"{path}:Mine")
     path.write_text(path.read_text().replace("1", "2"))
     second = load("strategies", f"{path}:Mine")
     assert (first().x, second().x) == (1, 2)
-    assert file_digest(f"{path}:Mine") not in (digest, None)
-    assert file_digest("naive") is None
-    assert file_digest("json:JSONDecoder") is None
+    assert code_digest("strategies", f"{path}:Mine") not in (digest, None)
+
+
+def test_code_is_known_by_its_file_unless_it_is_the_suites_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    """Without importing anything: a package above would run."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "a_package_of_mine"
+    (package / "inner").mkdir(parents=True)
+    for folder in (package, package / "inner"):
+        (folder / "__init__.py").write_text("raise AssertionError('imported')\n")
+    (package / "inner" / "mine.py").write_text("class Mine: ...\n")
+    found = hashlib.sha256(b"class Mine: ...\n").hexdigest()
+    assert code_digest("strategies", "a_package_of_mine.inner.mine:Mine") == found
+    assert "a_package_of_mine" not in sys.modules
+    points = [EntryPoint("mine_too", "a_package_of_mine.inner.mine:Mine", "cml_bench.strategies")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == points[0].group else [])
+    entries.cache_clear()
+    assert code_digest("strategies", "mine-too") == found
+    own = ["naive", "cml_bench.strategies.naive:Naive", "mine_too_much", "no.such.module:Mine", "a.b:c d", "random:5"]
+    other = ["sys:Mine", "", ":", "./no_file.py:Mine", "a_package_of_mine.none:Mine", "C:\\data"]
+    assert {code_digest("strategies", name) for name in own + other} == {None}
 
 
 def test_a_file_that_breaks_leaves_no_half_module(tmp_path: Path) -> None:

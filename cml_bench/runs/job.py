@@ -13,8 +13,8 @@ from typing import Any
 import cml_bench
 from cml_bench.errors import CmlBenchError
 from cml_bench.files import plain_name
-from cml_bench.options import Pairs, parse_pairs
-from cml_bench.registry import file_digest, find
+from cml_bench.options import Pairs, names_in, parse_pairs
+from cml_bench.registry import code_digest, find
 from cml_bench.runs.events import Log
 from cml_bench.runs.method import parse_method
 
@@ -54,15 +54,25 @@ class Job:
 
     @property
     def plug_in_files(self) -> list[str | None]:
-        """Sha256 of the file of each ad hoc plug-in, None for a built-in."""
+        """Sha256 of the file of each plug-in that the job names, None for a built-in: benchmark, strategy, others.
+
+        Built-in parts are left out, and so is what options name unless it is a plug-in (a regime, say).
+        """
         method = parse_method(self.method)
-        parts = (method.head, *method.losses, method.wrap)
-        named = [self.benchmark, method.strategy, *(part for part in parts if part and ":" in part)]
-        return [file_digest(name) for name in named]
+        files = [code_digest("benchmarks", self.benchmark), code_digest("strategies", method.strategy)]
+        parts = [("heads", method.head), *(("criteria", name) for name in method.losses), ("wrappers", method.wrap)]
+        for kind, part in parts:
+            digest = part and code_digest(kind, part)
+            if part and (":" in part or digest):
+                files.append(digest)
+        options = (*self.options, *method.options, *method.head_options, *method.loss_options, *method.wrap_options)
+        values = [value for key, value in options if key == "regime" or ":" in value]
+        named = {name for value in values for name in names_in(value)} - {part for _, part in parts}
+        return files + [digest for name in sorted(named) if (digest := code_digest("regimes", name))]
 
     @property
     def key(self) -> str:
-        """Identity of the result: a hash over the job, the code version and the content of ad hoc plug-in files."""
+        """Identity of the result: a hash over the job, the code version and the content of plug-in files."""
         return self.key_with(cml_bench.__version__, self.plug_in_files)
 
     def key_with(self, version: str, files: list[str | None]) -> str:

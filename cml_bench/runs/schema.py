@@ -56,7 +56,7 @@ class JobRecord(_Record):
     resolved: Options = Field({}, description="All options of `benchmark` and `training`, defaults included.")
     code_version: Text | None = Field(None, description="Version of the package, part of the key; since version 2.")
     plug_in_files: list[Text | None] = Field(
-        [], description="Sha256 of each ad hoc plug-in file, null for a built-in; part of the key; since version 2."
+        [], description="Sha256 of the file of each plug-in, null for a built-in; part of the key; since version 2."
     )
 
 
@@ -219,7 +219,7 @@ class Result(_Record):
     """One job."""
 
     schema_version: Literal[2] = Field(description="Version of this schema.")
-    key: Text = Field(description="Identity: sha256 over job, code version and ad hoc plug-in files, 16 digits.")
+    key: Text = Field(description="Identity: sha256 over job, code version and plug-in files, 16 digits.")
     status: Literal["ok", "failed"] = Field(description="Whether the job came to its end.")
     error: Message | None = Field(None, description="Why it failed, in one sentence.")
     traceback: Annotated[str, StringConstraints(max_length=LONGEST_TRACE), AfterValidator(_plain)] | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cml_bench.errors import CmlBenchError
+from cml_bench.registry import _module_digest
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, seeds_text
 from cml_bench.runs.method import parse_method
 from cml_bench.runs.plan import plan
@@ -90,6 +92,50 @@ def test_the_key_is_the_identity_of_a_job() -> None:
         Job("digits", "naive", "default", 0),
     ]
     assert len({job.key, *(other.key for other in others)}) == 7
+
+
+CODE = "class Mine: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("naive", {"regime": "{file}:Mine"}),
+        ("naive", {"regime": "long_tail + {file}:Mine rate=0.4"}),
+        ("naive", {"regime": 'missing_positives base="{file}:Mine rate=1"'}),
+        ("naive", {"regime": "{module}:Mine"}),
+        ("naive loss=assume_negative+{file}:Mine", {}),
+        ("naive loss=assume_negative loss.base='asl+{file}:Mine rate=1'", {}),
+        ("er rule={file}:Mine", {}),
+        ("naive head=linear head.body={module}:Mine", {}),
+        ("{module}:Mine", {}),
+        ("naive wrap={file}:Mine", {}),
+    ],
+)
+def test_code_that_is_named_anywhere_is_part_of_the_key(
+    method: str, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edited file is another job, wherever in its options the file is named."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / f"named_{len(options)}_here.py"
+    names = {"file": str(path), "module": path.stem}
+    pairs = tuple((key, value.format(**names)) for key, value in options.items())
+    job, keys = Job("digits", parse_method(method.format(**names)).spec, options=pairs), []
+    for code in (CODE, CODE, CODE + "# edited\n"):
+        path.write_text(code)
+        # A module is looked at once a process.
+        _module_digest.cache_clear()
+        keys.append(job.key)
+    assert keys[0] == keys[1] != keys[2]
+    assert hashlib.sha256(CODE.encode()).hexdigest() not in job.plug_in_files
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in job.plug_in_files
+
+
+def test_what_names_no_code_changes_no_key() -> None:
+    """Results of earlier versions keep theirs."""
+    pairs = (("class_order", "random:5"), ("device", "cuda:0"), ("regime", "long_tail + missing_positives rate=0.4"))
+    job = Job("digits", "er head=dlfl head.text=hash:512 loss=assume_negative+asl memory_size=20/label", options=pairs)
+    assert job.plug_in_files == [None, None]
 
 
 @given(st.text(min_size=1, max_size=200).filter(lambda text: text.split() and "=" not in text and '"' not in text))

@@ -127,7 +127,7 @@ def _key(result: Result) -> str | None:
             # A result of schema version 1.
             if result.environment is None or ":" in f"{record.benchmark} {record.method}":
                 return None
-            version, files = result.environment.code_version.partition("+")[0], [None] * len(job.plug_in_files)
+            version, files = result.environment.code_version.partition("+")[0], [None, None]
         return job.key_with(version, files)
     except CmlBenchError:
         return None
