@@ -11,8 +11,8 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.options import as_text
 from cml_bench.runs.events import CHECKPOINT_EVERY, DEFAULT_RESULTS, CheckpointEvery, Log
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, with_extras
-from cml_bench.runs.results import is_done, result_path
-from cml_bench.runs.sweep import execute, missing_jobs, read_suite
+from cml_bench.runs.results import result_path
+from cml_bench.runs.sweep import execute, read_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,33 +218,31 @@ def run_jobs(
 ) -> ComparisonTable:
     """Run the jobs that have no result yet and return the table of all of them.
 
-    A finished job whose data have changed since counts as not run.
+    A finished job counts as not run if its data, its weights or other files that it names have changed since.
 
     Raises:
-        CmlBenchError: If the input is bad (nothing has run then).
+        CmlBenchError: If the input is bad, or a result is of a newer version of cml_bench (nothing has run then).
     """
     from rich.console import Console
 
     from cml_bench.progress import SweepProgress
     from cml_bench.report.stored.collect import collect
     from cml_bench.report.tables.compare import compare as compare_frame
-    from cml_bench.runs.freshness import changed_jobs
+    from cml_bench.runs.benchmark import load_sources
+    from cml_bench.runs.checkpoint import remove_leftovers
+    from cml_bench.runs.freshness import judge
 
     console = console or Console(quiet=True)
-    done = [job for job in jobs if is_done(results, job)]
-    finished = set(done)
-    left = set(missing_jobs([job for job in jobs if job not in finished], results, retry_failed))
-    if done:
-        try:
-            changed = changed_jobs(done, results)
-        except CmlBenchError as error:
-            # The results are as good as they were; jobs that are left will say what is wrong.
-            console.print(f"the data of finished jobs cannot be looked at ({error})", markup=False, style="yellow")
-            changed = []
-        if changed:
-            console.print(f"The data have changed since {_jobs(len(changed))} ran; running again.", style="yellow")
-        left.update(changed)
-    missing = [job for job in jobs if job in left]
+    # In a notebook, what an earlier call has read may have changed on the disk.
+    load_sources.cache_clear()
+    judged = judge(jobs, results)
+    if judged.doubt:
+        console.print(f"the data of finished jobs cannot be looked at ({judged.doubt})", markup=False, style="yellow")
+    if changed := len(judged.having("changed")):
+        console.print(f"The data have changed since {_jobs(changed)} ran; running again.", style="yellow")
+    for job in judged.having("done"):
+        remove_leftovers(result_path(results, job))
+    missing = judged.to_run(retry_failed)
     if len(missing) < len(jobs):
         console.print(f"{len(jobs) - len(missing)} of {_jobs(len(jobs))} done already; {len(missing)} left.")
     if missing:

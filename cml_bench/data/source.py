@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +93,14 @@ class Source(ABC):
     def files_state(self) -> str | None:
         """Digest of the state of the files that images are read from: empty where there are none, None if unknown."""
         return ""
+
+    @functools.cached_property
+    def content(self) -> str | None:
+        """Sha256 over the feature vectors, None where there are images."""
+        if self.features is None:
+            return None
+        values = np.ascontiguousarray(self.features.numpy())
+        return hashlib.sha256(f"{values.dtype} {values.shape}\n".encode() + values.tobytes()).hexdigest()
 
     @property
     def cache_key(self) -> dict[str, str | None]:

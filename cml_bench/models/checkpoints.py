@@ -74,7 +74,7 @@ def read_checkpoint(path: Path, architecture: str, pretrained_on: str | None) ->
         raise CmlBenchError(
             f"checkpoint {path} declares pretraining on {pretraining!r}, not {pretrained_on!r}; leave pretrained_on out"
         )
-    return Checkpoint(path, sha256_of(path), pretraining, metadata, weights)
+    return Checkpoint(path, digest_of(path), pretraining, metadata, weights)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -183,8 +183,11 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower()).removeprefix("ms")
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes; of a folder with a diffusion pipeline that of all names and bytes."""
+    if path.is_dir():
+        files = sorted(file for part in ("vae", "transformer", "scheduler") for file in (path / part).glob("*.*"))
+        return hashlib.sha256("".join(f"{file.name} {digest_of(file)}\n" for file in files).encode()).hexdigest()
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

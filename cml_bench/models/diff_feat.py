@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone
-from cml_bench.models.checkpoints import Checkpoint, check_pretraining, sha256_of
+from cml_bench.models.checkpoints import Checkpoint, check_pretraining, digest_of
 from cml_bench.models.extras import import_extra
 from cml_bench.models.layout import FeatureKind
 from cml_bench.options import convert, parse_pairs
@@ -181,7 +181,7 @@ def build_diff_feat(
         )
     if not pretrained_on:
         raise CmlBenchError(f"checkpoint {checkpoint} does not declare what it was trained on; pass pretrained_on")
-    stored = Checkpoint(checkpoint, _digest(checkpoint), pretrained_on, {}, {})
+    stored = Checkpoint(checkpoint, digest_of(checkpoint), pretrained_on, {}, {})
     check_pretraining(stored, evaluated_on)
     vae = _load("AutoencoderKL", checkpoint, "vae")
     transformer = _load("DiTTransformer2DModel", checkpoint, "transformer")
@@ -194,12 +194,6 @@ def build_diff_feat(
             "multiple, or none for the model's own"
         )
     return DiffFeat(Denoiser(vae, transformer, scheduler, place).requires_grad_(False), place, size, stored)
-
-
-def _digest(folder: Path) -> str:
-    """Return one sha256 for the names and bytes of all files that are read."""
-    files = sorted(path for part in ("vae", "transformer", "scheduler") for path in (folder / part).glob("*.*"))
-    return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()
 
 
 def _load(kind: str, folder: Path, part: str) -> Any:

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.stored.collect import collect
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.job import Job
-from cml_bench.runs.results import is_done, result_path
+from cml_bench.runs.results import result_path
 
 
 def forecast(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> pd.DataFrame:
@@ -27,10 +28,12 @@ def forecast(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> p
         retry_failed: Whether failed jobs run again.
 
     Returns:
-        One row a job: ``benchmark``, ``method``, ``class_order``, ``seed``, ``options``, ``status`` (``done``,
-        ``failed`` or ``missing``), ``runs`` (whether it would run) and ``seconds``: the mean of finished jobs of the
+        One row a job: ``benchmark``, ``method``, ``class_order``, ``seed``, ``options``, ``status`` (as
+        ``judge`` says), ``runs`` (whether it would run) and ``seconds``: the mean of finished jobs of the
         same benchmark, options and method, else of the same benchmark and options, else NaN.
     """
+    judged = judge(jobs, results)
+    runs = set(judged.to_run(retry_failed))
     rows = pd.DataFrame(
         [
             {
@@ -39,13 +42,13 @@ def forecast(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> p
                 "class_order": job.class_order,
                 "seed": job.seed,
                 "options": " ".join(f"{key}={value}" for key, value in job.options),
-                "status": _status(results, job),
+                "status": judged.status[job],
+                "runs": job in runs,
                 "path": str(result_path(results, job)),
             }
             for job in jobs
         ]
     )
-    rows["runs"] = (rows["status"] == "missing") | ((rows["status"] == "failed") & retry_failed)
     try:
         frame = collect(results)
     except CmlBenchError:
@@ -94,18 +97,14 @@ def to_terminal(rows: pd.DataFrame, workers: int | None) -> Group:
     total = timedelta(seconds=round(runs["seconds"].sum() / at_once))
     told = f"about {total} with {at_once} at once" if unknown < len(runs) else "how long cannot be told"
     beside = f", and {unknown} of which no like has been run" if 0 < unknown < len(runs) else ""
-    done, failed = (int((rows["status"] == status).sum()) for status in ("done", "failed"))
+    done, failed, changed = (int((rows["status"] == status).sum()) for status in ("done", "failed", "changed"))
     return Group(
         *([Text(f"All jobs: {' '.join(shared)}")] if shared else []),
         grid,
         Text(
-            f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {done} done, {failed} failed, {len(runs)} to run"
+            f"{len(rows)} job{'s' if len(rows) > 1 else ''}: {done} done, "
+            + (f"{changed} done with data that have changed since, " if changed else "")
+            + f"{failed} failed, {len(runs)} to run"
             + (f" ({told}{beside})" if len(runs) else "")
         ),
     )
-
-
-def _status(results: Path, job: Job) -> str:
-    if is_done(results, job):
-        return "done"
-    return "failed" if result_path(results, job).is_file() else "missing"

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 import cml_bench
-from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import read_plain, replace_file
 from cml_bench.models.divided import is_first
+from cml_bench.runs.basis import Basis
+from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.federated import FederatedCourse
-from cml_bench.runs.job import Job
 from cml_bench.runs.learn import Course
 from cml_bench.runs.plan import Plan
+from cml_bench.runs.results import checkpoint_folder
 from cml_bench.training.state import Stored
 from cml_bench.training.state_nodes import UnknownStateError
 
@@ -35,18 +36,17 @@ _SUFFIX = ".safetensors"
 _DIGITS = 32
 
 
-def identity(job: Job, plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
-    """Return what must be the same for a checkpoint to be of use: job, code, packages and data."""
+def identity(basis: Basis, plan: Plan) -> dict[str, str]:
+    """Return what must be the same for a checkpoint to be of use: all that a result stands on, code and packages."""
     packages = ("torch", "torchvision", "numpy", "scipy", "avalanche-lib", "timm")
     kinds = (type(plan.learner), plan.learner, plan.head, plan.criterion, plan.wrapper)
     modules = [sys.modules.get(getattr(kind, "__module__", "")) for kind in kinds]
     files = sorted({str(file) for module in modules if (file := getattr(module, "__file__", None))})
     plug_ins = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
     return {
-        "job": job.key,
+        **basis.for_checkpoint,
         "code": f"{_code_digest()[:_DIGITS]} {plug_ins[:_DIGITS]}",
         "packages": ", ".join(f"{package} {version(package)}" for package in packages),
-        "data": ", ".join(f"{source.split} {source.fingerprint}" for source in sources),
     }
 
 
@@ -226,6 +226,16 @@ def _parts(tensors: dict[str, torch.Tensor], file: Path) -> tuple[dict[str, Any]
 
 def _unusable(file: Path, reason: object) -> CmlBenchError:
     return CmlBenchError(f"checkpoint {file} cannot be used: {reason!s:.1000}; delete it to start anew")
+
+
+def remove_leftovers(result: Path) -> None:
+    """Remove the checkpoints of a job that is done, which are left if it was killed before it could do so itself."""
+    folder = checkpoint_folder(result)
+    if folder.is_dir():
+        with claim(result) as mine:
+            # Else another process runs the job once more, for its models say.
+            if mine:
+                remove_checkpoints(folder)
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -1,40 +1,66 @@
-"""Are results still about the data that lie on the disk?"""
+"""Which jobs of a sweep have a result, and whether it still stands."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from cml_bench.runs.benchmark import load_sources
+from cml_bench.errors import CmlBenchError
+from cml_bench.options import Pairs
+from cml_bench.runs.basis import Data, present_basis, present_data
 from cml_bench.runs.job import Job
-from cml_bench.runs.plan import plan
-from cml_bench.runs.results import result_path
+from cml_bench.runs.results import kept_result
+
+Status = Literal["done", "changed", "failed", "missing"]
 
 
-def fingerprints(job: Job) -> dict[str, str]:
-    """Return the fingerprints of the training and the test images of a job, as its result would hold them.
+@dataclass(frozen=True)
+class Judgement:
+    """How the jobs of a sweep stand.
+
+    Attributes:
+        status: By job, ``changed`` if it is done but what its result stands on has changed since.
+        doubt: Why it could not be looked at whether that has changed; None if it could.
+    """
+
+    status: dict[Job, Status]
+    doubt: CmlBenchError | None = None
+
+    def having(self, status: Status) -> list[Job]:
+        """Return the jobs of a status."""
+        return [job for job, found in self.status.items() if found == status]
+
+    def to_run(self, retry_failed: bool = True) -> list[Job]:
+        """Return the jobs that are to run; failed ones are among them unless they are to be kept."""
+        settled = ("done",) if retry_failed else ("done", "failed")
+        return [job for job, found in self.status.items() if found not in settled]
+
+
+def judge(jobs: Sequence[Job], results: Path) -> Judgement:
+    """Return how jobs stand.
+
+    Where data cannot be read, results are as good as they were: whoever runs the jobs that are left says what is wrong.
 
     Raises:
-        CmlBenchError: If the job or its data cannot be read, or an image is missing that may not be.
+        NewerResultError: If a result is of a newer version of cml_bench, which must not be written over.
     """
-    train, test = load_sources(plan(job).benchmark)
-    return {"train": train.fingerprint, "test": test.fingerprint}
-
-
-def changed_jobs(done: Sequence[Job], results: Path) -> list[Job]:
-    """Return those of some finished jobs whose data have changed since.
-
-    Raises:
-        CmlBenchError: If the data cannot be read; whether they have changed is not known then.
-    """
-    now: dict[object, dict[str, str]] = {}
-    changed = []
-    for job in done:
-        where = (job.benchmark, job.options)
-        if where not in now:
-            now[where] = fingerprints(job)
-        data = json.loads(result_path(results, job).read_text(encoding="utf-8"))["data"]
-        if any(data[split]["fingerprint"] != found for split, found in now[where].items()):
-            changed.append(job)
-    return changed
+    status: dict[Job, Status] = {}
+    data: dict[tuple[str, Pairs], Data] = {}
+    doubt = None
+    for job in jobs:
+        result = kept_result(results, job)
+        if result is None or result.status == "failed":
+            status[job] = "missing" if result is None else "failed"
+            continue
+        status[job] = "done"
+        try:
+            # Read once for all methods and seeds.
+            where = (job.benchmark, job.options)
+            data[where] = data.get(where) or present_data(job)
+            if present_basis(job, data[where]).has_left(result):
+                status[job] = "changed"
+        except CmlBenchError as error:
+            doubt = doubt or error
+    return Judgement(status, doubt)

@@ -53,6 +53,11 @@ class Job:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("save_models", "log")}
 
     @property
+    def all_options(self) -> Pairs:
+        """The options of benchmark, training and method, as typed."""
+        return (*self.options, *parse_method(self.method).all_options)
+
+    @property
     def plug_in_files(self) -> list[str | None]:
         """Sha256 of the file of each plug-in that the job names, None for a built-in: benchmark, strategy, others.
 
@@ -65,8 +70,7 @@ class Job:
             digest = part and code_digest(kind, part)
             if part and (":" in part or digest):
                 files.append(digest)
-        options = (*self.options, *method.options, *method.head_options, *method.loss_options, *method.wrap_options)
-        values = [value for key, value in options if key == "regime" or ":" in value]
+        values = [value for key, value in self.all_options if key == "regime" or ":" in value]
         named = {name for value in values for name in names_in(value)} - {part for _, part in parts}
         return files + [digest for name in sorted(named) if (digest := code_digest("regimes", name))]
 

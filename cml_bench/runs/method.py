@@ -45,6 +45,11 @@ class Method:
         return " ".join([self.strategy, *(f"{key}={_quoted(value)}" for key, value in pairs if value is not None)])
 
     @property
+    def all_options(self) -> Pairs:
+        """The options of strategy, training, head, criterion and wrapper."""
+        return (*self.options, *self.head_options, *self.loss_options, *self.wrap_options)
+
+    @property
     def losses(self) -> list[str]:
         """Names of the criteria, each put on the next; empty for the strategy's own."""
         found: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import cml_bench
 from cml_bench.data.source import Source
 from cml_bench.labels import PRESENT, row_blocks
+from cml_bench.runs.basis import Basis, data_basis
 from cml_bench.runs.benchmark import Benchmark, load_sources
 from cml_bench.runs.cost import CostMeter
 from cml_bench.runs.environment import environment
@@ -25,9 +25,9 @@ from cml_bench.streams.scenario import MultiLabelScenario, Split
 
 def success(
     job: Job,
+    basis: Basis,
     resolved: Plan,
     scenario: MultiLabelScenario,
-    sources: Sequence[Source],
     backbone: dict[str, Any],
     metrics: dict[str, Any],
     meter: CostMeter,
@@ -35,15 +35,15 @@ def success(
 ) -> dict[str, Any]:
     """Return the JSON-ready result of a job that came to its end; the predictions' checksum is added when these lie."""
     result = {
-        **_header(job, "ok"),
+        **_header(basis.key, "ok"),
         "error": None,
-        "job": _job_record(job, resolved),
+        "job": {**_job_record(job, basis.plug_in_files), "files": dict(basis.files), "resolved": _resolved(resolved)},
         "benchmark": _benchmark_record(resolved.benchmark, scenario),
         "method": resolved.describe(),
         "metrics": metrics,
         "cost": _cost_record(meter, model),
         "data": {name: _split_record(part) for name, part in scenario.splits.items()},
-        "missing": [name for source in sources for name in source.missing],
+        "missing": [name for split in ("train", "test") for name in scenario.splits[split].source.missing],
         "backbone": backbone,
         "environment": environment(resolved.training.device),
     }
@@ -55,21 +55,21 @@ def success(
 def failure(job: Job, sentence: str, trace: str | None) -> dict[str, Any]:
     """Return the JSON-ready result of a job that failed."""
     return {
-        **_header(job, "failed"),
+        **_header(job.key, "failed"),
         "error": sentence[:LONGEST_TEXT],
         "traceback": trace and trace[-LONGEST_TRACE:],
-        "job": _job_record(job, None),
+        "job": _job_record(job, job.plug_in_files),
         "data": _data_of(job),
     }
 
 
-def _header(job: Job, status: str) -> dict[str, Any]:
+def _header(key: str, status: str) -> dict[str, Any]:
     finished = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"schema_version": SCHEMA_VERSION, "key": job.key, "status": status, "finished": finished}
+    return {"schema_version": SCHEMA_VERSION, "key": key, "status": status, "finished": finished}
 
 
-def _job_record(job: Job, resolved: Plan | None) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _job_record(job: Job, plug_in_files: list[str | None]) -> dict[str, Any]:
+    return {
         "benchmark": job.benchmark,
         "benchmark_options": {key: value for key, value in job.options if key not in LOCATIONS},
         "locations": {key: value for key, value in job.options if key in LOCATIONS},
@@ -77,14 +77,12 @@ def _job_record(job: Job, resolved: Plan | None) -> dict[str, Any]:
         "class_order": job.class_order,
         "seed": job.seed,
         "code_version": cml_bench.__version__,
-        "plug_in_files": job.plug_in_files,
+        "plug_in_files": plug_in_files,
     }
-    if resolved is not None:
-        record["resolved"] = {
-            "benchmark": dataclasses.asdict(resolved.benchmark),
-            "training": dataclasses.asdict(resolved.training),
-        }
-    return record
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    return {"benchmark": dataclasses.asdict(plan.benchmark), "training": dataclasses.asdict(plan.training)}
 
 
 def _benchmark_record(benchmark: Benchmark, scenario: MultiLabelScenario) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _data_of(job: Job) -> dict[str, Any] | None:
 
 
 def _data_record(source: Source) -> dict[str, Any]:
-    return {"name": source.name, "fingerprint": source.fingerprint, "counts": source.counts}
+    return {"name": source.name, **data_basis(source), "counts": source.counts}
 
 
 def _split_record(split: Split) -> dict[str, Any]:

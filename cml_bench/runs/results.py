@@ -32,6 +32,14 @@ class ResultError(CmlBenchError):
         self.reason = reason
 
 
+class NewerResultError(ResultError):
+    """A file is the result of a newer version of cml_bench."""
+
+
+class _NewerVersionError(ValueError):
+    """A schema version is not known yet."""
+
+
 def result_path(results: Path, job: Job) -> Path:
     """Return where a job's JSON lies; its predictions lie beside it, with suffix ``.npz``."""
     # with_suffix would take a dot inside the name for a suffix.
@@ -69,13 +77,16 @@ def read_result(path: Path | str) -> Result:
     """Read a result file of this or an older schema version; the older one is upgraded in memory.
 
     Raises:
-        ResultError: If the file cannot be read, was written by halves, or is no result; or its version is newer.
+        ResultError: If the file cannot be read, was written by halves, or is no result.
+        NewerResultError: If its version is newer.
     """
     path = Path(path)
     try:
         return parse_result(read_plain(path))
     except OSError as error:
         reason = f"{error.strerror}: give the path of a result file (.json)"
+    except _NewerVersionError as error:
+        raise NewerResultError(path, str(error)) from None
     except ValueError as error:
         reason = str(error)
     raise ResultError(path, reason)
@@ -132,7 +143,7 @@ def parse_result(content: bytes) -> Result:
     if type(version) is not int or version < 1:
         raise ValueError(f"schema version {version!r:.40} is none")
     if version > SCHEMA_VERSION:
-        raise ValueError(
+        raise _NewerVersionError(
             f"it has schema version {version}, and this version of cml_bench knows versions up to {SCHEMA_VERSION}: "
             "upgrade cml_bench"
         )
@@ -160,19 +171,30 @@ def predictions_digest(path: Path) -> str:
         raise CmlBenchError(f"predictions file {path} cannot be read ({error.strerror}): run the job again") from None
 
 
-def is_done(results: Path, job: Job) -> bool:
-    """Return whether a job has a complete result, models included if they are to be kept.
+def kept_result(results: Path, job: Job) -> Result | None:
+    """Return a job's result if it is complete, models included if they are to be kept, or says that the job failed.
 
-    A failed or unreadable one does not count and runs again.
+    One that cannot be read, or lacks a file beside it, does not count.
+
+    Raises:
+        NewerResultError: If it is of a newer version of cml_bench, which must not be written over.
     """
     path = result_path(results, job)
     try:
-        result = json.loads(read_plain(path))
-        if result["status"] != "ok":
-            return False
-        files = [path.with_suffix(".npz")]
-        if job.save_models:
-            files += [snapshot_path(path, experience) for experience in range(len(result["benchmark"]["n_seen"]))]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return all(file.is_file() for file in files)
+        result = read_result(path)
+    except NewerResultError:
+        raise
+    except ResultError:
+        return None
+    if result.status == "failed":
+        return result
+    files = [path.with_suffix(".npz")]
+    if job.save_models and result.benchmark is not None:
+        files += [snapshot_path(path, experience) for experience in range(len(result.benchmark.n_seen))]
+    return result if all(file.is_file() for file in files) else None
+
+
+def is_done(results: Path, job: Job) -> bool:
+    """Return whether a job has a complete result; see ``kept_result``."""
+    result = kept_result(results, job)
+    return result is not None and result.status == "ok"

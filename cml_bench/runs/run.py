@@ -17,6 +17,7 @@ from cml_bench.metrics.evaluate import evaluate, evaluate_after
 from cml_bench.metrics.per_user import per_user
 from cml_bench.metrics.predictions import Predictions
 from cml_bench.models.divided import align, is_divided, is_first
+from cml_bench.runs.basis import basis_of, data_of
 from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_checkpoints
 from cml_bench.runs.claim import claim
@@ -26,7 +27,7 @@ from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
 from cml_bench.runs.footprint import TrainableParameters, look_at_memories
-from cml_bench.runs.freshness import changed_jobs
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.inputs import make_inputs
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
@@ -35,7 +36,7 @@ from cml_bench.runs.learn import predict
 from cml_bench.runs.plan import Plan, plan
 from cml_bench.runs.progress import EpochReporter
 from cml_bench.runs.record import failure, success
-from cml_bench.runs.results import checkpoint_folder, is_done, predictions_digest, result_path, write_result
+from cml_bench.runs.results import checkpoint_folder, predictions_digest, result_path, write_result
 from cml_bench.runs.rhythm import parse_rhythm
 from cml_bench.runs.safe_points import SafePoints
 from cml_bench.runs.setup import make_backbone, make_model, stream_order
@@ -103,6 +104,8 @@ def run_job(
             scenario = resolved.benchmark.build(
                 class_order=stream_order(job), train_inputs=inputs[0], test_inputs=inputs[1]
             )
+        # Before anything is trained: what changes meanwhile is not what was trained with.
+        basis = basis_of(job, data_of(sources), backbone.record["sha256"])
         model = make_model(resolved, backbone).to(resolved.training.device)
         if is_divided():
             prepare_backbone(model.backbone)
@@ -123,7 +126,7 @@ def run_job(
         stored, points = None, SafePoints(parse_rhythm(checkpoint_every) if checkpoints else None)
         if checkpoints is not None and checkpoint_every != "never":
             # A job that kept no models has none of its first experiences.
-            found = {**identity(job, resolved, sources), "models": "kept" if models_beside else "none"}
+            found = {**identity(basis, resolved), "models": "kept" if models_beside else "none"}
             stored = Checkpoints(checkpoints, found, say)
         snapshots = Snapshots(models_beside, backbone, model) if models_beside and is_first() else None
         with JobLog(job, log, say) if log else nullcontext() as tracker:
@@ -135,7 +138,7 @@ def run_job(
             if "user" in tested.source.groups:
                 by_user = per_user(predictions, tested.source.groups["user"][tested.rows])
                 metrics = {**metrics, **by_user, "summary": {**metrics["summary"], **by_user["summary"]}}
-    result = success(job, resolved, scenario, sources, backbone.record, metrics, meter, model)
+    result = success(job, basis, resolved, scenario, backbone.record, metrics, meter, model)
     return Run(result, predictions)
 
 
@@ -158,7 +161,7 @@ def run_and_store(
         The result as written; None for a job that another process has taken.
     """
     with claim(result_path(results, job), patience) as mine:
-        if not mine or _is_settled(job, results):
+        if not mine or not judge([job], results).to_run():
             report(Event(index, "skipped", SKIPPED))
             return None
         result = _run_and_store(job, results, index, report, checkpoint_every)
@@ -166,17 +169,6 @@ def run_and_store(
     done = result["status"] == "ok"
     report(Event(index, "done", fraction=1.0) if done else Event(index, "failed", result["error"]))
     return result
-
-
-def _is_settled(job: Job, results: Path) -> bool:
-    """Return whether a job has a complete result of the data as they are; it had none when this process chose it."""
-    if not is_done(results, job):
-        return False
-    try:
-        return not changed_jobs([job], results)
-    except CmlBenchError:
-        # Data that cannot be read now make no better result.
-        return True
 
 
 def _run_and_store(

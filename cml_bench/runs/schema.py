@@ -58,6 +58,11 @@ class JobRecord(_Record):
     plug_in_files: list[Text | None] = Field(
         [], description="Sha256 of the file of each plug-in, null for a built-in; part of the key; since version 2."
     )
+    files: dict[Text, Text] | None = Field(
+        None,
+        description="By name in the options, sha256 of files that they name beside data, weights and code (word "
+        "vectors, say); null if failed, and in results that were made before it was kept.",
+    )
 
 
 class BenchmarkRecord(_Record):
@@ -172,6 +177,11 @@ class DataRecord(_Record):
 
     name: Text | None = Field(None, description="Name of the data set.")
     fingerprint: Text = Field(description="Sha256 over label names, image ids and true labels.")
+    content: Text | None = Field(
+        None,
+        description="Sha256 over feature vectors, where the data are these; null for images, and in results that were "
+        "made before it was kept.",
+    )
     counts: dict[Text, Count] = Field({}, description="What was read.")
     label_counts: dict[Text, Count] | None = Field(
         None, description="By label, images of the stream that truly show it, each counted once; since version 2."

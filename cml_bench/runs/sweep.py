@@ -16,14 +16,7 @@ from cml_bench.runs.engines.engine import parse_engine
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Report
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds
 from cml_bench.runs.method import parse_method
-from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.rhythm import parse_rhythm
-
-
-def missing_jobs(jobs: Sequence[Job], results: Path, retry_failed: bool = True) -> list[Job]:
-    """Return the jobs that have no complete result yet; failed ones count as missing unless they are to be kept."""
-    missing = [job for job in jobs if not is_done(results, job)]
-    return missing if retry_failed else [job for job in missing if not result_path(results, job).is_file()]
 
 
 def execute(

@@ -17,9 +17,10 @@ from cml_bench.data.sets.image_folder import ImageFolder
 from cml_bench.data.table import LabelTable
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.results import read_result, result_path
 from cml_bench.runs.run import run_and_store, run_job
-from cml_bench.runs.sweep import execute, missing_jobs
+from cml_bench.runs.sweep import execute
 
 FULL = "No space left on device"
 
@@ -41,7 +42,7 @@ def test_results_that_do_not_fit_end_the_sweep_in_a_sentence(
     assert files(full.folder) == []
     ballast.unlink()
     execute(jobs, full.folder, workers=1, report=lambda event: None)
-    assert missing_jobs(jobs, full.folder) == []
+    assert judge(jobs, full.folder).to_run() == []
 
 
 def test_predictions_that_do_not_fit_are_a_failed_result(small_jobs: Any, disk: Callable[..., Any]) -> None:
@@ -53,7 +54,7 @@ def test_predictions_that_do_not_fit_are_a_failed_result(small_jobs: Any, disk: 
     assert result["error"].endswith(f".npz cannot be written ({FULL}): free space or name another folder")
     assert files(full.folder) == [result_path(full.folder, job).name]
     ballast.unlink()
-    assert missing_jobs([job], full.folder) == [job]
+    assert judge([job], full.folder).to_run() == [job]
     run_and_store(job, full.folder)
     assert read_result(result_path(full.folder, job)).status == "ok"
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cml_bench.runs.events import Event
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.results import read_result, result_path
-from cml_bench.runs.sweep import execute, missing_jobs
+from cml_bench.runs.sweep import execute
 
 LIMITED = """
 import resource, torch
@@ -51,7 +52,7 @@ def test_an_allocation_that_fails_is_a_failed_result(small_jobs: Any, plugin: An
     assert error is not None
     assert "can't allocate memory" in error
     assert "\n" not in error
-    assert missing_jobs([hungry, good], tmp_path / "results") == [hungry]
+    assert judge([hungry, good], tmp_path / "results").to_run() == [hungry]
 
 
 def test_a_worker_that_the_kernel_kills_is_a_failed_result(
@@ -66,4 +67,4 @@ def test_a_worker_that_the_kernel_kills_is_a_failed_result(
     error = read_result(result_path(tmp_path / "results", hungry)).error
     assert error == "the process was killed (out of memory?): free memory, or run fewer jobs at once with --workers"
     assert [event.job for event in events if event.kind == "failed"] == [1]
-    assert missing_jobs([*good, hungry], tmp_path / "results") == [hungry]
+    assert judge([*good, hungry], tmp_path / "results").to_run() == [hungry]

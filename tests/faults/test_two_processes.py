@@ -8,9 +8,10 @@ from typing import Any
 
 from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import Event
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.results import result_path
 from cml_bench.runs.run import run_and_store
-from cml_bench.runs.sweep import execute, missing_jobs
+from cml_bench.runs.sweep import execute
 
 
 def outcomes(server: Any, starts: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> list[list[Event]]:
@@ -59,7 +60,7 @@ def test_two_sweeps_at_once_run_every_job_once(server: Any, small_jobs: Any, tmp
     for events, own in zip(told, ran, strict=True):
         assert sorted(of_kind(events, "done")) == own
         assert sorted(of_kind(events, "done") + of_kind(events, "skipped")) == list(range(len(jobs)))
-    assert missing_jobs(jobs, tmp_path) == []
+    assert judge(jobs, tmp_path).to_run() == []
     assert not list(tmp_path.rglob("*.lock"))
 
 

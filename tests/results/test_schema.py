@@ -50,6 +50,7 @@ JOBS = records(
     seed=st.integers(0, 2**31 - 1),
     code_version=OR_NONE,
     plug_in_files=st.lists(OR_NONE, max_size=2),
+    files=st.none() | st.dictionaries(TEXTS, TEXTS, max_size=2),
 )
 BENCHMARKS = records(
     schema.BenchmarkRecord,
@@ -94,6 +95,7 @@ DATA = records(
     schema.DataRecord,
     name=OR_NONE,
     fingerprint=TEXTS,
+    content=OR_NONE,
     counts=st.dictionaries(TEXTS, COUNTS, max_size=2),
     label_counts=st.none() | st.dictionaries(TEXTS, COUNTS, max_size=2),
 )

@@ -89,13 +89,14 @@ def test_what_no_json_can_hold_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"status": "failed"}', "{}", '"ok"'])
-def test_only_a_whole_success_counts_as_done(tmp_path: Path, text: str) -> None:
-    path = result_path(tmp_path, JOB)
-    path.parent.mkdir(parents=True)
-    path.with_suffix(".npz").write_bytes(b"")
+def test_only_a_whole_success_counts_as_done(small_jobs: Any, tmp_path: Path, text: str) -> None:
+    (job,) = small_jobs()
+    run_and_store(job, tmp_path)
+    path = result_path(tmp_path, job)
+    whole = path.read_text()
     path.write_text(text)
-    assert not is_done(tmp_path, JOB)
-    path.write_text('{"status": "ok"}')
-    assert is_done(tmp_path, JOB)
+    assert not is_done(tmp_path, job)
+    path.write_text(whole)
+    assert is_done(tmp_path, job)
     path.with_suffix(".npz").unlink()
-    assert not is_done(tmp_path, JOB)
+    assert not is_done(tmp_path, job)

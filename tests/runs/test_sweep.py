@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 import cml_bench
 from cml_bench.api import run_jobs
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.engines import serial
 from cml_bench.runs.events import Event
-from cml_bench.runs.freshness import changed_jobs
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.job import Job, make_jobs
 from cml_bench.runs.results import is_done, result_path
 from cml_bench.runs.run import store_failure
-from cml_bench.runs.sweep import execute, missing_jobs, read_suite
+from cml_bench.runs.sweep import execute, read_suite
 
 SMALL = {"n_train": 40, "n_test": 40, "epochs": 1, "increment": 5}
 STRATEGY = """
@@ -49,7 +46,7 @@ def plugin(folder: Path, title: str = "Mine", body: str = "pass") -> str:
 def run(jobs: list[Job], results: Path, workers: int = 1) -> list[Event]:
     """Run what is missing, as the command line does; returns the events."""
     events: list[Event] = []
-    missing = missing_jobs(jobs, results)
+    missing = judge(jobs, results).to_run()
     if missing:
         execute(missing, results, workers=workers, report=events.append)
     return events
@@ -74,8 +71,8 @@ def test_processes_give_what_serial_gives_and_a_failure_stops_nobody(small_jobs:
     assert sorted(event.job for event in events if event.kind == "done") == [0, 2, 3, 4]
     run(jobs, tmp_path / "one")
     assert blobs(good, tmp_path / "one") == blobs(good, tmp_path / "many")
-    assert missing_jobs(jobs, tmp_path / "many") == bad
-    assert missing_jobs(jobs, tmp_path / "one") == bad
+    assert judge(jobs, tmp_path / "many").to_run() == bad
+    assert judge(jobs, tmp_path / "one").to_run() == bad
 
 
 def test_bad_input_stops_a_pool_before_anything_runs(small_jobs: Any, tmp_path: Path) -> None:
@@ -99,7 +96,7 @@ def test_a_killed_worker_loses_nothing_that_is_done(small_jobs: Any, tmp_path: P
     outcomes = [(event.job, event.kind) for event in events if event.kind in ("done", "failed", "note")]
     assert outcomes == [(0, "done"), (1, "note"), (1, "failed")]
     assert "the process was killed" in json.loads(result_path(tmp_path / "results", deadly).read_text())["error"]
-    assert missing_jobs([good, deadly], tmp_path / "results") == [deadly]
+    assert judge([good, deadly], tmp_path / "results").to_run() == [deadly]
 
 
 def test_workers_are_never_more_than_jobs(small_jobs: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -144,9 +141,9 @@ def test_half_a_result_runs_again(small_jobs: Any, tmp_path: Path, damage: str) 
         path.write_text("[1, 2]")
     else:
         path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed"}))
-    assert missing_jobs(jobs, tmp_path) == jobs
+    assert judge(jobs, tmp_path).to_run() == jobs
     run(jobs, tmp_path)
-    assert missing_jobs(jobs, tmp_path) == []
+    assert judge(jobs, tmp_path).to_run() == []
     assert blobs(jobs, tmp_path) == before
 
 
@@ -154,29 +151,27 @@ def test_a_mended_failure_becomes_a_result(small_jobs: Any, tmp_path: Path) -> N
     """An edited plug-in file is another method: the broken version's result does not hide the mended one's."""
     broken = small_jobs([plugin(tmp_path, body="raise RuntimeError('not yet')")])
     run(broken, tmp_path / "results")
-    assert missing_jobs(broken, tmp_path / "results") == broken
+    assert judge(broken, tmp_path / "results").to_run() == broken
     failed = json.loads(result_path(tmp_path / "results", broken[0]).read_text())
     assert failed["error"].startswith("RuntimeError: not yet (mine.py, line ")
     mended = small_jobs([plugin(tmp_path)])
     run(mended, tmp_path / "results")
-    assert missing_jobs(mended, tmp_path / "results") == []
+    assert judge(mended, tmp_path / "results").to_run() == []
     title = json.loads(result_path(tmp_path / "results", mended[0]).read_text())["method"]["title"]
     assert title == "Mine"
     edited = small_jobs([plugin(tmp_path, title="Mine, second edition")])
-    assert missing_jobs(edited, tmp_path / "results") == edited
+    assert judge(edited, tmp_path / "results").to_run() == edited
     run(edited, tmp_path / "results")
     title = json.loads(result_path(tmp_path / "results", edited[0]).read_text())["method"]["title"]
     assert title == "Mine, second edition"
 
 
-@pytest.mark.parametrize("content", ["no data", "half a json"])
-def test_what_is_kept_but_not_done_is_asked_for_no_data(small_jobs: Any, tmp_path: Path, content: str) -> None:
+def test_a_failure_that_is_kept_is_asked_for_no_data(small_jobs: Any, tmp_path: Path) -> None:
     """A failed result holds none where they could not be read then."""
     good, kept = small_jobs(["naive", "lwf"])
     run([good], tmp_path)
     failed = {**store_failure(kept, tmp_path, "the disk is not there"), "data": None}
-    path = result_path(tmp_path, kept)
-    path.write_text(json.dumps(failed) if content == "no data" else path.read_text()[:100])
+    result_path(tmp_path, kept).write_text(json.dumps(failed))
     told = io.StringIO()
     run_jobs([kept, good], tmp_path, retry_failed=False, console=Console(file=told, width=200))
     assert told.getvalue().splitlines() == ["2 of 2 jobs done already; 0 left."]
@@ -340,40 +335,3 @@ def test_a_results_folder_that_cannot_be_written_is_noticed_before_training(smal
     (tmp_path / "file").write_text("")
     with pytest.raises(CmlBenchError, match=r"results folder .*file cannot be written .*name a folder with --results"):
         execute(small_jobs(), tmp_path / "file", workers=1, report=lambda event: pytest.fail("a job has started"))
-
-
-def test_a_result_is_done_only_while_its_data_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command after a label was corrected runs again; where the data cannot be read, results stand."""
-    monkeypatch.setenv("CML_BENCH_CACHE", str(tmp_path / "cache"))
-    root = tmp_path / "features"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    labels = (rng.random((60, 4)) < 0.5).astype(np.int8)
-    features = rng.normal(size=(60, 6)).astype(np.float32)
-    names = np.array(["a", "b", "c", "d"])
-
-    def write(labels: Any) -> None:
-        for split in ("train", "test"):
-            np.savez(root / f"{split}.npz", features=features, labels=labels, label_names=names)
-
-    def executed() -> int:
-        console = Console(record=True, width=200, file=io.StringIO())
-        run_jobs(jobs, tmp_path / "results", workers=1, console=console)
-        return console.export_text().count("done ")
-
-    jobs = make_jobs(["feature_table"], ["naive"], ["default"], [0], [f"root={root}", "increment=2", "epochs=1"])
-    write(labels)
-    assert executed() == 1
-    assert changed_jobs(jobs, tmp_path / "results") == []
-    labels[0, 0] ^= 1
-    write(labels)
-    load_sources.cache_clear()
-    assert changed_jobs(jobs, tmp_path / "results") == jobs
-    before = result_path(tmp_path / "results", jobs[0]).read_text()
-    executed()
-    after = result_path(tmp_path / "results", jobs[0]).read_text()
-    assert json.loads(after)["data"] != json.loads(before)["data"]
-    shutil.rmtree(root)
-    load_sources.cache_clear()
-    executed()
-    assert result_path(tmp_path / "results", jobs[0]).read_text() == after

@@ -18,9 +18,10 @@ import pytest
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.engines.engine import parse_engine
 from cml_bench.runs.events import Event
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import result_path
-from cml_bench.runs.sweep import execute, missing_jobs
+from cml_bench.runs.sweep import execute
 
 pytest.importorskip("ray", reason="the package ray is not installed")
 
@@ -128,7 +129,7 @@ def test_a_lost_node_loses_no_job(
     assert log.read_text().split() == ["0", "1", "1", "2", "3", "4"]
     execute([slow, quick[0]], tmp_path / "serial", workers=1, report=lambda event: None)
     assert blobs([slow, quick[0]], tmp_path / "results") == blobs([slow, quick[0]], tmp_path / "serial")
-    assert missing_jobs(jobs, tmp_path / "results") == [quick[1]]
+    assert judge(jobs, tmp_path / "results").to_run() == [quick[1]]
     assert not list((tmp_path / "results").glob(".shared-*"))
 
 
@@ -160,7 +161,7 @@ def test_files_come_back_where_nothing_is_shared(small_jobs: Any, tmp_path: Path
     assert ran
     assert {Path(name).suffix for name in files} == {".json", ".npz"}
     engine._store(files, tmp_path / "results")
-    assert missing_jobs([job], tmp_path / "results") == []
+    assert judge([job], tmp_path / "results").to_run() == []
     assert {event.kind for event in queue.events} >= {"start", "epoch", "experience"}
     assert not {event.kind for event in queue.events} & {"done", "failed"}
 

@@ -17,9 +17,10 @@ import pytest
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
+from cml_bench.runs.freshness import judge
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import result_path
-from cml_bench.runs.sweep import execute, missing_jobs
+from cml_bench.runs.sweep import execute
 
 pytest.importorskip("submitit", reason="the package submitit is not installed")
 
@@ -154,7 +155,7 @@ def test_a_requeued_task_goes_on_from_its_checkpoint(
     assert log.read_text().split() == ["0", "1", "1", "2", "3", "4"]
     execute([slow, quick[0]], tmp_path / "serial", workers=1, report=lambda event: None)
     assert blobs([slow, quick[0]], results) == blobs([slow, quick[0]], tmp_path / "serial")
-    assert missing_jobs(jobs, results) == [quick[1]]
+    assert judge(jobs, results).to_run() == [quick[1]]
 
 
 def test_a_task_that_asks_too_much_is_said(slurm: Path, small_jobs: Any, tmp_path: Path) -> None:
