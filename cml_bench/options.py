@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import re
 import shlex
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from cml_bench.errors import CmlBenchError, suggest
@@ -151,6 +153,39 @@ def beyond_defaults(target: Callable[..., Any], options: Mapping[str, Any]) -> d
     """Return those of some typed options that are not what ``target`` declares as their defaults."""
     known = arguments(target)
     return {name: value for name, value in options.items() if name not in known or value != known[name].default}
+
+
+def recorded(options: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Return typed options as a result holds them: a path, and a number that is not finite, as it is typed.
+
+    Raises:
+        CmlBenchError: If a value is of a type that no result can hold.
+    """
+    made: dict[str, Any] = {}
+    for name, value in options.items():
+        try:
+            made[name] = _json_ready(value)
+        except TypeError as error:
+            raise CmlBenchError(
+                f"option {name}={value!r:.60} of {owner} is a {error}, which no result can hold: declare it as text, "
+                "number, path, or a list or dict of these"
+            ) from None
+    return made
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, float):
+        # JSON has no infinite numbers.
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    raise TypeError(type(value).__name__)
 
 
 def as_text(value: object) -> str:

@@ -60,6 +60,9 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
     built: set[tuple[tuple[Benchmark, TrainingConfig], Method]] = set()
     for job in jobs:
         resolved = plan(job)
+        # What a result cannot hold is refused here, not when it is written.
+        resolved.settings()
+        resolved.describe()
         sources = load_sources(resolved.benchmark)
         stream = (resolved.benchmark, job.class_order)
         if stream not in streams:

@@ -16,7 +16,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import Head
 from cml_bench.models.wrappers.wrapper import Wrapper
-from cml_bench.options import Pairs, arguments, beyond_defaults, convert
+from cml_bench.options import Pairs, arguments, beyond_defaults, convert, recorded
 from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark, option_of_benchmark
 from cml_bench.runs.declared import check_criterion, check_strategy_class
@@ -71,21 +71,36 @@ class Plan:
     wrapper: type[Wrapper] | None = None
     wrapper_options: dict[str, Any] = field(default_factory=dict)
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return all options of benchmark and training, as a result holds them."""
+        benchmark, training = dataclasses.asdict(self.benchmark), dataclasses.asdict(self.training)
+        return {
+            "benchmark": recorded(benchmark, f"benchmark {self.benchmark.meta.name}"),
+            "training": recorded(training, "training"),
+        }
+
     def describe(self) -> dict[str, Any]:
-        """Return what tables show of the method and what a rerun needs to know."""
+        """Return what tables show of the method and what a rerun needs to know, as a result holds it.
+
+        Raises:
+            CmlBenchError: If an option is of a type that no result can hold.
+        """
+        head, own = self.head.meta.name, self.criterion.meta.name
         is_strategy = isinstance(self.learner, Strategy)
         options = dataclasses.asdict(self.learner) if is_strategy else self.learner_options
         loss = self.criterion(**self.criterion_options)
         return {
             "title": self.learner.meta.title if is_strategy else self.learner.__name__,
             "family": self.learner.meta.family if is_strategy else "avalanche",
-            "head": self.head.meta.name,
-            "head_options": beyond_defaults(self.head, self.head_options),
+            "head": head,
+            "head_options": recorded(beyond_defaults(self.head, self.head_options), f"head {head}"),
             "loss": loss.title,
-            "loss_options": beyond_defaults(self.criterion, self.criterion_options),
+            "loss_options": recorded(beyond_defaults(self.criterion, self.criterion_options), f"loss {own}"),
             "wrap": self.wrapper and self.wrapper.meta.name,
-            "wrap_options": beyond_defaults(self.wrapper, self.wrapper_options) if self.wrapper else {},
-            "options": options,
+            "wrap_options": recorded(beyond_defaults(self.wrapper, self.wrapper_options), f"wrapper {self.method.wrap}")
+            if self.wrapper
+            else {},
+            "options": recorded(options, f"strategy {self.method.strategy}"),
             "replay_labels": options.get("relabel"),
         }
 

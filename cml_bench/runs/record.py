@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 import cml_bench
 from cml_bench.data.source import Source
 from cml_bench.labels import PRESENT, row_blocks
+from cml_bench.options import recorded
 from cml_bench.runs.basis import Basis, data_basis
 from cml_bench.runs.benchmark import Benchmark, load_sources
 from cml_bench.runs.cost import CostMeter
@@ -37,18 +37,18 @@ def success(
     result = {
         **_header(basis.key, "ok"),
         "error": None,
-        "job": {**_job_record(job, basis.plug_in_files), "files": dict(basis.files), "resolved": _resolved(resolved)},
+        "job": {**_job_record(job, basis.plug_in_files), "files": dict(basis.files), "resolved": resolved.settings()},
         "benchmark": _benchmark_record(resolved.benchmark, scenario),
         "method": resolved.describe(),
         "metrics": metrics,
         "cost": _cost_record(meter, model),
         "data": {name: _split_record(part) for name, part in scenario.splits.items()},
         "missing": [name for split in ("train", "test") for name in scenario.splits[split].source.missing],
-        "backbone": backbone,
+        "backbone": {**backbone, "options": recorded(backbone["options"], f"backbone {backbone['name']}")},
         "environment": environment(resolved.training.device),
     }
     if resolved.training.federated is not None:
-        result["federation"] = federation_record(resolved, scenario)
+        result["federation"] = recorded(federation_record(resolved, scenario), "a federation")
     return result
 
 
@@ -79,10 +79,6 @@ def _job_record(job: Job, plug_in_files: list[str | None]) -> dict[str, Any]:
         "code_version": cml_bench.__version__,
         "plug_in_files": plug_in_files,
     }
-
-
-def _resolved(plan: Plan) -> dict[str, Any]:
-    return {"benchmark": dataclasses.asdict(plan.benchmark), "training": dataclasses.asdict(plan.training)}
 
 
 def _benchmark_record(benchmark: Benchmark, scenario: MultiLabelScenario) -> dict[str, Any]:

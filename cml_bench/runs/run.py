@@ -191,13 +191,13 @@ def _run_and_store(
         stored = path.with_suffix(".npz")
         made.predictions.save(stored)
         result = {**made.result, "predictions": {"sha256": predictions_digest(stored)}}
+        write_result(path, result)
     except Exception as error:
         expected = isinstance(error, CmlBenchError)
         sentence = str(error) if expected else f"{in_one_line(error)}; traceback: cml-bench results show {path}"
         if not expected and folder.is_dir():
             sentence += f"; it will go on from {folder}: delete that to start anew"
         return store_failure(job, results, sentence, None if expected else traceback.format_exc())
-    write_result(path, result)
     remove_checkpoints(folder)
     return result
 
