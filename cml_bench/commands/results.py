@@ -173,12 +173,14 @@ def merge(
 ) -> None:
     """Join results in one folder.
 
-    All of them or none; the same job counts once, nothing is overwritten.
+    All of them or none; the same job counts once, nothing is overwritten but failures by results.
     """
     from cml_bench.runs.merge import merge_results
 
     done = merge_results(sources, into)
     typer.echo(f"{done.added} results copied to {into}, {done.present} there already")
+    if done.mended:
+        typer.echo(f"{done.mended} of these had failed and are done now")
     if done.supplied:
         typer.echo(f"predictions added to {done.supplied} that had none")
     if done.without_predictions:

@@ -6,7 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cml_bench.runs.schema import Result
+
 _ABSENT = object()
+
+
+_OF_THE_RUN: dict[str, Any] = {
+    **dict.fromkeys(("finished", "cost", "environment"), True),
+    "job": {"files": True},
+    "data": {"__all__": {"content": True}},
+}
+"""What two runs of a job need not share: when and where it ran, what it took, and what older versions did not keep."""
+
+
+def conflict(one: Result, other: Result) -> str | None:
+    """Return the first difference of two results of a job that two runs of it cannot have; None if there is none."""
+    trees = [result.model_dump(mode="json", exclude=_OF_THE_RUN) for result in (one, other)]
+    return difference(*trees, first=("status", "job", "metrics", "predictions"))
 
 
 def difference(one: Any, other: Any, *, tolerance: float = 0.0, first: Sequence[str] = ()) -> str | None:

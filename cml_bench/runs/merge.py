@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cml_bench.errors import CmlBenchError
-from cml_bench.runs.differences import difference
+from cml_bench.runs.differences import conflict
 from cml_bench.runs.results import checkpoint_folder, predictions_digest, read_result, result_files
 from cml_bench.runs.schema import Result
 
@@ -24,10 +24,11 @@ class Merged:
 
     Attributes:
         added: Jobs that were copied.
-        present: Jobs that were there already, or came twice, with the same content.
+        present: Jobs that were there already, or came twice.
         unfinished: Checkpoints of jobs without a result, which stay where they are.
         supplied: Jobs among those present whose predictions were missing and are there now.
         without_predictions: Jobs among those added that came without predictions.
+        mended: Jobs among those present that had failed and are done now.
     """
 
     added: int
@@ -35,13 +36,15 @@ class Merged:
     unfinished: tuple[Path, ...]
     supplied: int = 0
     without_predictions: int = 0
+    mended: int = 0
 
 
 def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
     """Copy the results of some folders into one; all of them, or none.
 
-    A job that comes twice with the same content counts once. Nothing is overwritten: everything is looked at before
-    the first file is copied, and copied aside before the first is put in place.
+    A job that comes twice counts once. Two runs of it may differ in when and where they ran and what they took; of one
+    that failed and one that did not, the latter counts. Nothing else is overwritten: everything is looked at before the
+    first file is copied, and copied aside before the first is put in place.
 
     A result whose predictions are not there (those of a paper or a repository often lie elsewhere) is a result all the
     same; they are added as soon as a folder has them.
@@ -51,8 +54,8 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
         into: Folder to copy to; made if it does not exist.
 
     Raises:
-        CmlBenchError: If the same job has two different results, a result cannot be read, its predictions are damaged,
-            its place is taken, or the folder cannot be written.
+        CmlBenchError: If jobs have two different results (all are named), a result cannot be read, its predictions are
+            damaged, its place is taken, or the folder cannot be written.
     """
     into = Path(into)
     known = {read_result(path).key: path for path in (result_files(into) if _holds_results(into) else ())}
@@ -60,7 +63,8 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
     planned: dict[Path, Path] = {}
     supplied: dict[Path, Path] = {}
     without = set()
-    present, unfinished = 0, []
+    present, unfinished, mended = 0, [], set()
+    conflicts = []
     for source in map(Path, sources):
         for path in result_files(source):
             if path.resolve().is_relative_to(into.resolve()):
@@ -70,11 +74,22 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
             _check_predictions(path, result)
             predictions = path.with_suffix(".npz")
             if result.key in known:
-                _check_same(known[result.key], path, result)
-                place = places[result.key].with_suffix(".npz")
-                if predictions.exists() and not known[result.key].with_suffix(".npz").exists():
-                    supplied.setdefault(place, predictions)
                 present += 1
+                place, before = places[result.key], read_result(known[result.key])
+                if result.status == "failed":
+                    continue
+                if before.status == "failed":
+                    if place not in planned:
+                        mended.add(place)
+                    known[result.key], planned[place] = path, path
+                    if not predictions.exists():
+                        without.add(place.with_suffix(".npz"))
+                    continue
+                found = conflict(before, result) or _other_predictions(known[result.key], path)
+                if found:
+                    conflicts.append(f"{known[result.key]} and {path} ({found})")
+                elif predictions.exists() and not known[result.key].with_suffix(".npz").exists():
+                    supplied.setdefault(place.with_suffix(".npz"), predictions)
                 continue
             known[result.key] = path
             target = into / (path.relative_to(source) if source.is_dir() else Path(path.parent.name, path.name))
@@ -86,13 +101,23 @@ def merge_results(sources: Sequence[Path | str], into: Path | str) -> Merged:
             if result.status == "ok" and not predictions.exists():
                 without.add(target.with_suffix(".npz"))
         unfinished += _unfinished(source)
+    if conflicts:
+        raise CmlBenchError(
+            f"these have the same key and another content: {'; '.join(conflicts)}: delete one of each two; nothing was "
+            "merged"
+        )
     # The result itself comes last: who finds it finds the rest.
     beside = {
         target.with_suffix(suffix): path.with_suffix(suffix) for target, path in planned.items() for suffix in _BESIDE
     }
     _copy({**beside, **supplied, **planned}, into)
     return Merged(
-        len(planned), present, tuple(unfinished), len(supplied.keys() - without), len(without - supplied.keys())
+        len(planned) - len(mended),
+        present,
+        tuple(unfinished),
+        len(supplied.keys() - without),
+        len(without - supplied.keys()),
+        len(mended),
     )
 
 
@@ -116,22 +141,11 @@ def _check_predictions(path: Path, result: Result) -> None:
         raise CmlBenchError(f"the predictions of {path} have another checksum than the stored one: copy the file again")
 
 
-def _check_same(one: Path, other: Path, result: Result) -> None:
-    """Demand that two results of the same job are the same."""
-    found = difference(
-        read_result(one).model_dump(mode="json"),
-        result.model_dump(mode="json"),
-        first=("status", "job", "metrics", "predictions"),
-    )
+def _other_predictions(one: Path, other: Path) -> str | None:
+    """Return that the predictions of two results differ, None if they do not or are not both there."""
     both = [path.with_suffix(".npz") for path in (one, other)]
-    if found is None and all(path.exists() for path in both):
-        digests = {predictions_digest(path) for path in both}
-        found = None if len(digests) == 1 else "the predictions differ"
-    if found is not None:
-        raise CmlBenchError(
-            f"{one} and {other} have the same key {result.key} and another content ({found}): delete one of the two; "
-            "nothing was merged"
-        )
+    differ = all(path.exists() for path in both) and predictions_digest(both[0]) != predictions_digest(both[1])
+    return "the predictions differ" if differ else None
 
 
 def _unfinished(source: Path) -> list[Path]:
@@ -152,6 +166,7 @@ def _copy(planned: dict[Path, Path], into: Path) -> None:
     """
     aside = into / f".merge-{os.getpid()}.part"
     placed: list[Path] = []
+    replaced: list[tuple[Path, Path]] = []
     made = [folder for folder in (into, *into.parents) if not folder.exists()]
     try:
         aside.mkdir(parents=True)
@@ -164,11 +179,17 @@ def _copy(planned: dict[Path, Path], into: Path) -> None:
         for copy, target in moves:
             made += [folder for folder in target.parents if not folder.exists()]
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                before = copy.with_suffix(".before")
+                target.rename(before)
+                replaced.append((before, target))
             copy.rename(target)
             placed.append(target)
     except BaseException as error:
         for target in placed:
             shutil.rmtree(target) if target.is_dir() else target.unlink()
+        for before, target in replaced:
+            before.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
         for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
             with suppress(OSError):

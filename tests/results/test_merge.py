@@ -12,6 +12,7 @@ import pytest
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.report.stored.collect import collect, without_conflicts
+from cml_bench.report.stored.verify import verify_results
 from cml_bench.runs.merge import Merged, merge_results
 
 
@@ -116,6 +117,96 @@ def test_nothing_is_overwritten(store: Any, tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="already: merge other folders into it"):
         merge_results([tmp_path / "all"], tmp_path / "all")
     assert content(tmp_path) == before
+
+
+def test_two_runs_of_a_job_are_one(store: Any, change: Any, tmp_path: Path) -> None:
+    """They differ in when and where they ran, in what they took, and in what an older version did not keep."""
+    one, other = store(tmp_path / "a"), store(tmp_path / "b")
+    change(other, "finished", to="2026-02-01T12:00:00Z")
+    change(other, "cost", "seconds", "training", to=99.0)
+    device = {"kind": "cpu", "name": "another"}
+    about = {"code_version": "0.1.0+1234567", "python": "3.12", "device": device, "platform": "elsewhere"}
+    change(other, "environment", to=about)
+    change(other, "job", "files", to={"glove.txt": "0a"})
+    change(other, "data", "train", "content", to="0b")
+    assert merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "all") == Merged(1, 1, ())
+    assert content(tmp_path / "all") == content(tmp_path / "a")
+    assert verify_results([tmp_path / "a", tmp_path / "b"]).problems == ()
+    change(one, "metrics", "summary", "last_map", to=0.25)
+    assert verify_results([tmp_path / "a", tmp_path / "b"]).problems
+
+
+def fail(path: Path, change: Any, error: str = "out of memory") -> None:
+    for name, value in (("status", "failed"), ("error", error), ("metrics", None), ("predictions", None)):
+        change(path, name, to=value)
+    path.with_suffix(".npz").unlink()
+
+
+@pytest.mark.parametrize("order", ["failed first", "failed last", "failed there", "done there"])
+def test_a_result_wins_over_a_failure(store: Any, change: Any, tmp_path: Path, order: str) -> None:
+    failed, good, into = store(tmp_path / "failed"), store(tmp_path / "good"), tmp_path / "all"
+    fail(failed, change)
+    (failed.with_suffix(".log")).mkdir()
+    (failed.with_suffix(".log") / "events").write_text("of the failure")
+    (good.with_suffix(".log")).mkdir()
+    (good.with_suffix(".log") / "events").write_text("of the result")
+    sources = [tmp_path / "failed", tmp_path / "good"]
+    if "there" in order:
+        first, second = sources if order == "failed there" else sources[::-1]
+        merge_results([first], into)
+        done = merge_results([second], into)
+        assert done == Merged(0, 1, (), mended=int(order == "failed there"))
+    else:
+        assert merge_results(sources if order == "failed first" else sources[::-1], into) == Merged(1, 1, ())
+    assert content(into) == content(tmp_path / "good")
+
+
+def test_two_failures_are_one(store: Any, change: Any, tmp_path: Path) -> None:
+    for name in "ab":
+        fail(store(tmp_path / name), change, error=f"of {name}")
+    assert merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "all") == Merged(1, 1, ())
+    assert content(tmp_path / "all") == content(tmp_path / "a")
+
+
+def test_all_conflicts_are_named(store: Any, change: Any, tmp_path: Path) -> None:
+    for seed in range(3):
+        store(tmp_path / "a", seed=seed)
+        other = store(tmp_path / "b", seed=seed)
+        if seed:
+            change(other, "metrics", "summary", "last_map", to=0.25)
+    with pytest.raises(CmlBenchError, match=r"another content: .*; .* \(.*\): delete one of each") as caught:
+        merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert [f"seed{seed}" in str(caught.value) for seed in range(3)] == [False, True, True]
+    assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_failure_stays_where_its_result_cannot_be_copied(
+    store: Any, change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    failed, into = store(tmp_path / "failed"), tmp_path / "all"
+    fail(failed, change)
+    for folder in ("failed", "good"):
+        log = (failed if folder == "failed" else store(tmp_path / "good")).with_suffix(".log")
+        log.mkdir()
+        (log / "events").write_text(folder)
+    merge_results([tmp_path / "failed"], into)
+    before, works, calls = content(into), Path.rename, []
+
+    def fails(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+        return works(*args)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    if call <= 5:
+        with pytest.raises(CmlBenchError, match="nothing was merged"):
+            merge_results([tmp_path / "good"], into)
+        assert content(into) == before
+    else:
+        assert merge_results([tmp_path / "good"], into).mended == 1
+        assert content(into) == content(tmp_path / "good")
 
 
 @pytest.mark.parametrize("step", ["copy2", "rename"])

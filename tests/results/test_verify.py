@@ -134,9 +134,11 @@ def test_two_results_of_one_job(store: Any, change: Any, tmp_path: Path) -> None
     other = store(tmp_path / "b")
     assert not verify_results(tmp_path).problems
     change(other, "cost", "seconds", "training", to=9.0)
+    assert not verify_results(tmp_path).problems, "two runs of a job take other times"
+    change(other, "method", "title", to="Mine")
     (problem,) = verify_results(tmp_path).problems
     assert f"{other}: {one} has the same key" in problem
-    assert "(cost.seconds.training: 3.0 against 9.0)" in problem
+    assert "(method.title: 'ER' against 'Mine')" in problem
 
 
 def test_a_key_holds_the_files_of_plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from cml_bench.errors import CmlBenchError
 from cml_bench.metrics.evaluate import evaluate
 from cml_bench.metrics.names import parse_metric
 from cml_bench.metrics.predictions import Predictions
-from cml_bench.runs.differences import difference
+from cml_bench.runs.differences import conflict, difference
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import ResultError, predictions_digest, read_result, result_files
 from cml_bench.runs.schema import Result
@@ -134,11 +134,7 @@ def _key(result: Result) -> str | None:
 
 
 def _twins(path: Path, result: Result, twin: Path) -> list[str]:
-    other = difference(
-        read_result(twin).model_dump(mode="json"),
-        result.model_dump(mode="json"),
-        first=("status", "job", "metrics", "predictions"),
-    )
+    other = conflict(read_result(twin), result)
     if other is None:
         return []
     return [f"{path}: {twin} has the same key {result.key} and another content ({other}): delete one of the two"]
