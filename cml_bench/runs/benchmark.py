@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from cml_bench.data.data_set import DataSet, Missing
 from cml_bench.data.inputs import Inputs
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
+from cml_bench.options import as_text
 from cml_bench.registry import load
 from cml_bench.streams.builder import Annotation, label_incremental_benchmark
 from cml_bench.streams.dealing import Assignment, Curated, TestRule
+from cml_bench.streams.orders import refuse_beside_lists
 from cml_bench.streams.scenario import MultiLabelScenario
 from cml_bench.training.config import TrainingConfig
 
@@ -121,22 +124,15 @@ class Benchmark(ABC):
         """Return the Avalanche scenario; ``class_order`` overrides the benchmark's own.
 
         Raises:
-            CmlBenchError: As ``label_incremental_benchmark``; if the class order contradicts label lists; or if there
-                is no image to evaluate on. An experience without one is none of these: its metrics are undefined.
+            CmlBenchError: As ``label_incremental_benchmark``; if an option is overruled by another; or if there is no
+                image to evaluate on. An experience without one is none of these: its metrics are undefined.
         """
         train, test = load_sources(self)
         curated = self.curated() if self.assignment == "curated" else None
-        if class_order is not None and (self.experiences or curated):
-            raise CmlBenchError(
-                f"class order {class_order!r} contradicts the explicit label lists: give one of the two"
-            )
         scenario = label_incremental_benchmark(
             train,
             test,
-            class_order=class_order if class_order is not None else self.class_order,
-            base=self.base,
-            increment=self.increment,
-            experiences=self.experiences,
+            **self._division(class_order, curated),
             assignment=self.assignment,
             curated=curated,
             regime=self.regime,
@@ -160,6 +156,28 @@ class Benchmark(ABC):
                 "experiences"
             )
         return scenario
+
+    def _division(self, class_order: str | Sequence[str] | None, curated: Curated | None) -> dict[str, Any]:
+        """Return what says how labels arrive; refuses an option that another one overrules."""
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}
+        options = {name: getattr(self, name) for name in ("class_order", "base", "increment")}
+        given = {name: value for name, value in options.items() if value != defaults[name]}
+        if class_order is not None and "class_order" in given:
+            raise CmlBenchError(
+                f"class order {class_order!r:.60} and the option class_order={self.class_order!r:.60} are two answers: "
+                "leave the option out, and name each order that is meant in --class-orders"
+            )
+        if class_order is not None:
+            given["class_order"] = options["class_order"] = class_order
+        if curated and self.experiences not in (None, curated.labels):
+            raise CmlBenchError(
+                f"experiences={as_text(self.experiences):.60} changes nothing, as published lists say which labels "
+                "come when: leave it out"
+            )
+        if curated or self.experiences:
+            refuse_beside_lists(given)
+            return {"experiences": self.experiences}
+        return options
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,13 @@ from cml_bench.streams.dealing import (
     tested,
 )
 from cml_bench.streams.orders import class_order as resolve_class_order
-from cml_bench.streams.orders import divide, protocol_name
+from cml_bench.streams.orders import divide, protocol_name, refuse_beside_lists
 from cml_bench.streams.scenario import MultiLabelScenario, Split, n_seen_before
 from cml_bench.streams.timeline import set_label_attributes, with_label_timeline
 
 Annotation = Literal["current", "seen", "all"]
+_DIVISION = {"class_order": "published", "base": 0, "increment": 1}
+"""What says nothing beside explicit lists: the defaults below."""
 
 
 def label_incremental_benchmark(
@@ -95,7 +97,7 @@ def label_incremental_benchmark(
 
     Raises:
         CmlBenchError: If a source is none, names differ between the splits, labels are no partition, an option is
-            unknown, or an experience has no image.
+            unknown or contradicts another, or an experience has no image.
     """
     for name, source in (("train_source", train_source), ("test_source", test_source)):
         if not isinstance(source, Source):
@@ -119,6 +121,8 @@ def label_incremental_benchmark(
     if curated is not None:
         experiences = curated.labels
     if experiences is not None:
+        division = {"class_order": class_order, "base": base, "increment": increment}
+        refuse_beside_lists({name: value for name, value in division.items() if value != _DIVISION[name]})
         names = resolve_class_order([name for group in experiences for name in group], train_source)
         sizes, step = tuple(len(group) for group in experiences), None
     else:

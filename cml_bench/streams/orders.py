@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,21 @@ def _check_permutation(order: Sequence[str], names: Sequence[str]) -> tuple[str,
             "the experiences must cover the whole vocabulary"
         )
     return tuple(order)
+
+
+def refuse_beside_lists(given: Mapping[str, object]) -> None:
+    """Refuse options that say how labels are divided where lists say so: they would do nothing, and stand in results.
+
+    Args:
+        given: Options of ``class_order``, ``base`` and ``increment`` that are not the default ones.
+
+    Raises:
+        CmlBenchError: If there is one.
+    """
+    if given:
+        told = ", ".join(f"{name}={value!r:.60}" for name, value in given.items())
+        verb = "contradicts" if len(given) == 1 else "contradict"
+        raise CmlBenchError(f"{told} {verb} the explicit label lists: give one of the two")
 
 
 def divide(n_labels: int, base: int, increment: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torchvision.io import write_png
 
+from cml_bench.errors import CmlBenchError
 from cml_bench.runs import setup
 from cml_bench.runs.check import check_jobs
 from cml_bench.runs.job import Job, make_jobs
@@ -107,3 +109,35 @@ def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
     assert random.getstate() == states[0]
     assert torch.equal(torch.get_rng_state(), states[1])
     assert np.array_equal(np.random.get_state()[1], states[2])  # noqa: NPY002
+
+
+LISTS = '[["a","b"],["c","d"]]'
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"base": 3, "increment": 1}, "base=3, increment=1 contradict the explicit label lists: give one of the two"),
+        (
+            {"class_order": "random:3"},
+            "class_order='random:3' contradicts the explicit label lists: give one of the two",
+        ),
+    ],
+)
+def test_options_that_label_lists_overrule_are_refused(on_photos: Any, options: Any, sentence: str) -> None:
+    with pytest.raises(CmlBenchError) as caught:
+        check_jobs(on_photos(experiences=LISTS, **options))
+    assert str(caught.value) == sentence
+    check_jobs(on_photos(experiences=LISTS))
+
+
+def test_a_class_order_is_given_once(on_photos: Any) -> None:
+    """The benchmark's was ignored, and stood in the result."""
+    jobs = [dataclasses.replace(job, class_order="random:1") for job in on_photos(class_order="random:3")]
+    with pytest.raises(CmlBenchError) as caught:
+        check_jobs(jobs)
+    assert str(caught.value) == (
+        "class order 'random:1' and the option class_order='random:3' are two answers: leave the option out, and name "
+        "each order that is meant in --class-orders"
+    )
+    check_jobs(on_photos(class_order="random:3"))

@@ -246,7 +246,7 @@ def test_no_strategy_learns_what_nobody_knows(tiny_scenario: Any, tiny_labels: A
         others = np.setdiff1d(np.arange(6), [2 * t, 2 * t + 1])
         truth[np.ix_(rows, others)] = OUT_OF_SCOPE
     lists = Curated(groups, tuple(rows + 1000 for rows in train), tuple(np.arange(1000, 1030) for _ in train))
-    scenario = tiny_scenario(truth=truth, assignment="curated", curated=lists)
+    scenario = tiny_scenario(truth=truth, assignment="curated", curated=lists, increment=1)
     for oracle, marked in (
         (Joint(labels="oracle"), Joint(labels="as_annotated")),
         (ER(memory_size=12, relabel="oracle"), ER(memory_size=12)),

@@ -235,3 +235,11 @@ def test_seq_celeba_takes_what_there_is(celeba: Path) -> None:
 def test_seq_celeba_has_one_class_order(celeba: Path) -> None:
     with pytest.raises(CmlBenchError, match="contradicts the explicit label lists"):
         load("benchmarks", "celeba")(root=str(celeba), missing="ignore", images=80).build(class_order="alphabetical")
+
+
+def test_lists_beside_published_ones_are_refused(celeba: Path) -> None:
+    options = {"root": str(celeba), "missing": "ignore", "images": 80}
+    with pytest.raises(
+        CmlBenchError, match=r"^experiences=.* changes nothing, as published lists say .*: leave it out"
+    ):
+        load("benchmarks", "celeba")(**options, experiences=(("Young",), ("Smiling",))).build()

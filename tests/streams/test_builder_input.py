@@ -48,6 +48,24 @@ def test_explicit_lists_are_taken_as_they_are(tiny_source: Any) -> None:
     assert rows_of(scenario.train_stream) == [[2], [0, 3], [1]]
 
 
+@pytest.mark.parametrize(
+    ("beside", "sentence"),
+    [
+        ({"base": 3}, "base=3 contradicts the explicit label lists: give one of the two"),
+        (
+            {"class_order": "random:3"},
+            "class_order='random:3' contradicts the explicit label lists: give one of the two",
+        ),
+        ({"base": 1, "increment": 2}, "base=1, increment=2 contradict the explicit label lists: give one of the two"),
+    ],
+)
+def test_options_that_lists_overrule_are_refused(tiny_source: Any, beside: Any, sentence: str) -> None:
+    """A result would bear them as if they had acted."""
+    with pytest.raises(CmlBenchError) as caught:
+        build(tiny_source, np.eye(3), experiences=[["label0", "label2"], ["label1"]], **beside)
+    assert str(caught.value) == sentence
+
+
 def test_an_empty_list_among_the_experiences_is_refused(tiny_source: Any) -> None:
     with pytest.raises(CmlBenchError, match="experience 2 has no image"):
         build(tiny_source, np.ones((4, 2)), experiences=[["label0"], [], ["label1"]])
