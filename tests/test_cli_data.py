@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torchvision.io import write_jpeg
 
 from cml_bench import cli
@@ -229,6 +230,23 @@ def test_verify_names_what_is_wrong_in_one_sentence(capsys: Any, birds: tuple[st
     code, out, err = call(capsys, "data", "verify", name, "--root", root, "--split", "train", "--labels-only")
     assert (code, err) == (0, "")
     assert "decoded" not in out
+
+
+def test_verify_warns_of_what_is_no_fault(capsys: Any, tmp_path: Path) -> None:
+    """Images that are trained on and tested, and images that are stored sideways."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("file,cat,dog\na.jpg,1,1\n")
+    code, out, err = call(capsys, "data", "verify", "image_folder", "--root", tmp_path)
+    assert (code, err) == (0, "")
+    assert (
+        "images that ask to be turned (EXIF orientation): 1 (a.jpg); they are read as they are stored: turn the files "
+        "where that is sideways\n"
+        "warning: 1 image (a.jpg) is both in train and in test: take them out of one, or what is known by heart counts "
+        "as recognised\n"
+    ) in out
 
 
 def test_verify_looks_where_its_list_goes_before_it_looks_at_images(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cml_bench.commands.formats import TableFormat
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, some
 
 if TYPE_CHECKING:
     from cml_bench.data.data_set import DataSet
@@ -88,7 +88,7 @@ def verify(
     Checksums, counts, and every image opened and decoded once.
     """
     from cml_bench.commands.console import check_output, make_console, put_out
-    from cml_bench.data.verify import image_paths, verify_images, verify_labels
+    from cml_bench.data.verify import ImagesReport, image_paths, twice_used, verify_images, verify_labels
 
     if output is not None and labels_only:
         raise CmlBenchError(f"--output {output} lists images, and --labels-only looks at none: leave one of them out")
@@ -100,24 +100,32 @@ def verify(
         _show(report)
     # Splits may share a label file.
     wrong = list(dict.fromkeys(fault for report in reports for fault in report.faults))
-    paths, faults = [] if labels_only else image_paths(reports), []
+    paths, images = [] if labels_only else image_paths(reports), ImagesReport([], [])
     if paths:
         from rich.progress import Progress
 
         console, start = make_console(), time.perf_counter()
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("images", total=len(paths))
-            faults = verify_images(paths, workers=workers, done=lambda count: progress.advance(bar, count))
-        missing, broken = (sum(_kind_of(fault) == kind for fault in faults) for kind in ("missing", "broken"))
+            images = verify_images(paths, workers=workers, done=lambda count: progress.advance(bar, count))
+        missing, broken = (sum(_kind_of(fault) == kind for fault in images.faults) for kind in ("missing", "broken"))
         typer.echo(
-            f"images: {len(paths):,} listed, {len(paths) - len(faults):,} decoded, {missing:,} missing, "
+            f"images: {len(paths):,} listed, {len(paths) - len(images.faults):,} decoded, {missing:,} missing, "
             f"{broken:,} broken in {time.perf_counter() - start:.1f} s"
         )
-        wrong += _image_faults(faults, Path(root))
+        wrong += _image_faults(images.faults, Path(root))
+        if images.turned:
+            names = some([_within(path, Path(root)) for path in images.turned])
+            typer.echo(
+                f"images that ask to be turned (EXIF orientation): {len(images.turned):,} ({names}); they are read as "
+                "they are stored: turn the files where that is sideways"
+            )
     elif not labels_only:
         typer.echo("images: the data set has no image files")
     if output is not None:
-        put_out("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in faults), output)
+        put_out("".join(f"{_kind_of(fault)}\t{fault.path}\n" for fault in images.faults), output)
+    for sentence in twice_used(reports):
+        typer.echo(f"warning: {sentence}")
     if wrong:
         changed = f" (the published figures are those of default options; given: {', '.join(set_)})" if set_ else ""
         raise CmlBenchError(f"{data.meta.title} in {root} is not as it should be: {'; '.join(wrong)}{changed}")

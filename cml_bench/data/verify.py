@@ -12,8 +12,10 @@ import joblib
 import numpy as np
 
 from cml_bench.data.data_set import DataSet
+from cml_bench.data.exif import is_turned
 from cml_bench.data.images import read_image
-from cml_bench.data.table import Texts
+from cml_bench.data.overlap import identities, shared
+from cml_bench.data.table import Ids, Texts
 from cml_bench.errors import CmlBenchError
 from cml_bench.labels import OUT_OF_SCOPE, PRESENT, totals
 
@@ -32,6 +34,7 @@ class SplitReport:
         expected: What the data card says of these counts.
         never_shown: Labels that no image shows: one may be spelled as no other split spells it.
         fingerprint: Sha256 over names, ids and labels; empty if the label files cannot be read.
+        ids: Public ids of the images.
         folder: Where the images should be.
         files: Image files relative to ``folder``; None if the data set has no image files.
         error: Why the label files cannot be read; empty if they can.
@@ -43,6 +46,7 @@ class SplitReport:
     expected: dict[str, int] = field(default_factory=dict)
     never_shown: tuple[str, ...] = ()
     fingerprint: str = ""
+    ids: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     folder: Path = Path()
     files: Texts | None = None
     error: str = ""
@@ -77,6 +81,19 @@ class ImageFault:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class ImagesReport:
+    """What was found of images, in the order in which they were named.
+
+    Attributes:
+        faults: Those that are missing or broken.
+        turned: Those whose file asks to be turned before it is shown, which nobody does here.
+    """
+
+    faults: list[ImageFault]
+    turned: list[Path]
+
+
 def verify_labels(data: DataSet, splits: Sequence[str]) -> list[SplitReport]:
     """Check the label files of some splits: checksums and counts, as far as they are published.
 
@@ -102,28 +119,46 @@ def verify_labels(data: DataSet, splits: Sequence[str]) -> list[SplitReport]:
 
 def verify_images(
     paths: Sequence[Path], *, workers: int | None = None, done: Callable[[int], None] = lambda count: None
-) -> list[ImageFault]:
+) -> ImagesReport:
     """Open and decode every image once, in threads.
 
     Args:
         paths: Image files, each named once.
         workers: Threads; by default one a core.
         done: Told how many more images have been read, from this thread.
-
-    Returns:
-        The images that are missing or broken, in the order of ``paths``.
     """
     chunks = [paths[start : start + IMAGES_AT_ONCE] for start in range(0, len(paths), IMAGES_AT_ONCE)]
-    faults: list[ImageFault] = []
+    report = ImagesReport([], [])
     pool = ThreadPoolExecutor(workers or joblib.cpu_count())
     try:
         for chunk, found in zip(chunks, pool.map(_decode, chunks), strict=True):
-            faults += found
+            report.faults.extend(found.faults)
+            report.turned.extend(found.turned)
             done(len(chunk))
     finally:
         # An interrupt must not wait for what has not begun.
         pool.shutdown(cancel_futures=True)
-    return faults
+    return report
+
+
+def twice_used(reports: Sequence[SplitReport]) -> list[str]:
+    """Return a sentence on each two splits that share images though one is for training and one for testing.
+
+    Their names say so: ``train`` and ``test``, ``train2014`` and ``val2014``; ``trainval`` is made of ``val``.
+    """
+    known = {
+        report.split: identities(report.ids, report.files, report.folder)
+        for report in reports
+        if report.split.startswith(("train", "test", "val"))
+    }
+    pairs = [
+        (train, test)
+        for train in known
+        for test in known
+        if train.startswith("train") and test.startswith(("test",) if train.startswith("trainval") else ("test", "val"))
+    ]
+    found = [shared(known[train], known[test], train, test) for train, test in pairs]
+    return [sentence for sentence in found if sentence]
 
 
 def image_paths(reports: Sequence[SplitReport]) -> list[Path]:
@@ -146,6 +181,7 @@ def _count(data: DataSet, split: str, checksums: dict[str, bool]) -> SplitReport
         expected=expected,
         never_shown=tuple(np.array(table.label_names, dtype=object)[most < PRESENT]),
         fingerprint=table.fingerprint,
+        ids=table.ids,
         folder=data.image_folder(split),
         files=table.files,
     )
@@ -160,11 +196,13 @@ def _is_right(path: Path, published: str) -> bool:
     return digest.hexdigest() == expected.lower()
 
 
-def _decode(paths: Sequence[Path]) -> list[ImageFault]:
-    faults = []
+def _decode(paths: Sequence[Path]) -> ImagesReport:
+    report = ImagesReport([], [])
     for path in paths:
         try:
             read_image(path)
         except CmlBenchError as error:
-            faults.append(ImageFault(path, str(error) if path.is_file() else None))
-    return faults
+            report.faults.append(ImageFault(path, str(error) if path.is_file() else None))
+        else:
+            report.turned.extend([path] if is_turned(path) else [])
+    return report

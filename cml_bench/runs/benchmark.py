@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from cml_bench.data.data_set import DataSet, Missing
 from cml_bench.data.inputs import Inputs
+from cml_bench.data.overlap import both_in
 from cml_bench.data.source import Source
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, CmlBenchWarning
 from cml_bench.options import as_text
 from cml_bench.registry import load
 from cml_bench.streams.builder import Annotation, label_incremental_benchmark
@@ -228,5 +230,8 @@ def option_of_benchmark(name: str) -> str:
 
 @functools.lru_cache(maxsize=2)
 def load_sources(benchmark: Benchmark) -> tuple[Source, Source]:
-    """Return a benchmark's sources, read once for all jobs of a sweep."""
-    return benchmark.sources()
+    """Return a benchmark's sources, read once for all jobs of a sweep; warns of images that are in both."""
+    train, test = benchmark.sources()
+    if sentence := both_in(train, test):
+        warnings.warn(f"{benchmark.meta.name}: {sentence}", CmlBenchWarning, stacklevel=2)
+    return train, test

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.io import write_jpeg, write_png
 
 from cml_bench.data import verify
 from cml_bench.data.data_set import DataCard, DataSet
 from cml_bench.data.images import read_image
 from cml_bench.data.table import LabelTable
-from cml_bench.data.verify import image_paths, verify_images, verify_labels
+from cml_bench.data.verify import ImagesReport, SplitReport, image_paths, twice_used, verify_images, verify_labels
 from cml_bench.errors import CmlBenchError
 
 TRAIN = "one.jpg a\ntwo.png a b\nthree.jpg\n"
@@ -87,7 +88,7 @@ def test_a_whole_data_set_has_no_faults(root: Path) -> None:
     assert reports[0].expected == {"images": 3, "labels": 3, "lines": 3, "label_names": 2}
     assert reports[0].fingerprint == data.read("train").fingerprint
     assert reports[2].files is None
-    assert verify_images(image_paths(reports)) == []
+    assert verify_images(image_paths(reports)) == ImagesReport([], [])
 
 
 def test_every_image_is_decoded_once_though_splits_share_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +104,7 @@ def test_every_image_is_decoded_once_though_splits_share_it(root: Path, monkeypa
     monkeypatch.setattr(verify, "IMAGES_AT_ONCE", 1)
     done: list[int] = []
     paths = image_paths(verify_labels(Lines(root=str(root)), ["train", "all", "test"]))
-    assert verify_images(paths, workers=2, done=done.append) == []
+    assert verify_images(paths, workers=2, done=done.append) == ImagesReport([], [])
     assert read == dict.fromkeys(("one.jpg", "two.png", "three.jpg", "four.jpg"), 1)
     assert threading.current_thread().name not in threads
     assert done == [1, 1, 1, 1]
@@ -116,7 +117,7 @@ def test_missing_and_broken_images_are_told_apart(root: Path) -> None:
     whole = (images / "three.jpg").read_bytes()
     (images / "three.jpg").write_bytes(whole[: len(whole) // 2])
     (images / "four.jpg").write_text("<html>no such file</html>")
-    faults = verify_images(image_paths(verify_labels(Lines(root=str(root)), ["all"])))
+    faults = verify_images(image_paths(verify_labels(Lines(root=str(root)), ["all"]))).faults
     assert [(fault.path.name, fault.reason is None) for fault in faults] == [
         ("four.jpg", False),
         ("one.jpg", True),
@@ -168,3 +169,30 @@ def test_a_split_that_is_not_there_is_an_error(root: Path) -> None:
     (root / "all.txt").unlink()
     with pytest.raises(CmlBenchError, match=r"holds no all.txt"):
         verify_labels(Lines(root=str(root)), ["train", "all"])
+
+
+def test_splits_for_training_and_for_testing_that_share_images_are_named() -> None:
+    """By their files; validation is part of ``trainval``, and other splits may well share images."""
+    lists = {
+        "train2014": ["a", "b"],
+        "val2014": ["c", "b"],
+        "test2014": ["d"],
+        "trainval": ["a", "b", "c"],
+        "all": ["a", "b", "c", "d"],
+    }
+    reports = [SplitReport(split=name, checksums={}, files=np.array(files)) for name, files in lists.items()]
+    mend = "take them out of one, or what is known by heart counts as recognised"
+    assert twice_used(reports) == [f"1 image (b) is both in train2014 and in val2014: {mend}"]
+
+
+@pytest.mark.parametrize(("orientation", "order"), [(6, "big"), (3, "little"), (1, "big"), (None, "big")])
+def test_images_that_ask_to_be_turned_are_listed(tmp_path: Path, orientation: int | None, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = ">" if order == "big" else "<"
+    exif[0x010F] = "a camera"
+    if orientation is not None:
+        exif[0x0112] = orientation
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (8, 4)).save(path, exif=exif)
+    assert verify_images([path]).turned == ([path] if orientation in (3, 6) else [])
+    assert read_image(path).shape == (3, 4, 8), "it is read as it is stored"
