@@ -19,6 +19,8 @@ JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB\x60\x82"
+_OTHERS = {b"GIF": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftypavif")
 TAIL_BYTES = 512
 LARGEST = 2**28
 """Pixels of a picture, 0.8 GB once decoded: about the most that WebP knows. A file of some megabytes can say more."""
@@ -38,9 +40,10 @@ def read_image(path: Path) -> Tensor:
         raise CmlBenchError(f"image {path} cannot be read ({error.strerror}); make it readable") from None
     if not content:
         raise CmlBenchError(f"image {path} cannot be decoded (the file is empty); fetch the file again")
-    if content.startswith(b"GIF"):
-        # Of which each frame would be decoded, and there may be thousands.
-        raise CmlBenchError(f"image {path} is a GIF; convert it to JPEG or PNG")
+    kind = next((kind for start, kind in _OTHERS.items() if content.startswith(start)), None)
+    if kind or content[4:12] in _HEIF:
+        # A GIF could be decoded, but each frame would be, and there may be thousands.
+        raise CmlBenchError(f"image {path} is a {kind or 'HEIC or AVIF'}; convert it to JPEG or PNG")
     if _pixels(content) > LARGEST:
         raise CmlBenchError(f"image {path} says it has {_pixels(content)} pixels, more than {LARGEST}; make it smaller")
     if content.startswith(PNG_START) and not _has_whole_chunks(content):

@@ -52,3 +52,12 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(CmlBenchError, match="does not exist"):
         read_image(tmp_path / "folder.jpg")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "AVIF", "GIF"])
+def test_a_picture_of_another_kind_is_to_be_converted(tmp_path: Path, kind: str) -> None:
+    """To fetch it again would change nothing."""
+    path = tmp_path / "image.jpg"
+    Image.new("RGB", (8, 8)).save(path, format=kind)
+    with pytest.raises(CmlBenchError, match=rf"image\.jpg is a .*{kind}; convert it to JPEG or PNG"):
+        read_image(path)
