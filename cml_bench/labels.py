@@ -6,6 +6,7 @@ entries are one of four states. ``labels >= 0`` means "known"; there is no secon
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final, overload
 
@@ -80,7 +81,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple.
 
     Raises:
-        ValueError: If a name is empty or occurs twice.
+        ValueError: If a name is empty or occurs twice, be it in another spelling of the same letters.
     """
     seen: set[str] = set()
     for name in names:
@@ -89,4 +90,22 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         if name in seen:
             raise ValueError(f"label name {name!r} occurs twice")
         seen.add(name)
+    if twins := unicode_twins(names):
+        raise ValueError(f"label names {twins} look alike and differ in their code points: spell them alike")
     return tuple(names)
+
+
+def unicode_twins(names: Sequence[str]) -> str:
+    """Return two names of the same letters that are spelled in different code points, é and e with an accent, say.
+
+    Returns:
+        Both with their code points visible; empty if there are none.
+    """
+    if all(map(str.isascii, names)):
+        return ""
+    spelled: dict[str, str] = {}
+    for name in names:
+        first = spelled.setdefault(unicodedata.normalize("NFC", name), name)
+        if first != name:
+            return f"{first!a:.80} and {name!a:.80}"
+    return ""

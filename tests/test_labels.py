@@ -61,3 +61,6 @@ def test_names_are_unique_and_not_empty() -> None:
         check_names(["a", "b", "a"])
     with pytest.raises(ValueError, match="empty"):
         check_names(["a", ""])
+    with pytest.raises(ValueError, match=r"'caf\\xe9' and 'cafe\\u0301' look alike and differ in their code points"):
+        check_names(["caf\u00e9", "a", "cafe\u0301"])
+    assert check_names(["caf\u00e9", "cafe"]) == ("caf\u00e9", "cafe")

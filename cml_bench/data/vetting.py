@@ -11,6 +11,7 @@ import numpy as np
 
 from cml_bench.data.table import LabelTable, Texts
 from cml_bench.errors import CmlBenchError
+from cml_bench.labels import unicode_twins
 from cml_bench.npz import RATIO
 
 LONGEST = 1000
@@ -110,5 +111,7 @@ def _check_texts(table: LabelTable) -> None:
         _check_length(what, names)
         if not all(map(str.strip, names)):
             raise CmlBenchError(f"the {what} of row {[bool(name.strip()) for name in names].index(False)} is empty")
+        if twins := unicode_twins(names):
+            raise CmlBenchError(f"{what} {twins} look alike and differ in their code points: spell them alike")
     for file in filter(_OUTSIDE.match, files):
         raise CmlBenchError(f"image file {file!r:.60} is no file inside the image folder")

@@ -14,7 +14,7 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from cml_bench.data.inputs import ImageInputs, Inputs, TensorInputs
 from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError, suggest
-from cml_bench.labels import OUT_OF_SCOPE
+from cml_bench.labels import OUT_OF_SCOPE, unicode_twins
 from cml_bench.regimes.chain import parse_regimes
 from cml_bench.regimes.regime import Regime
 from cml_bench.streams.annotating import annotate, images_reached
@@ -193,6 +193,8 @@ def label_incremental_benchmark(
 def _different_labels(train: Sequence[str], test: Sequence[str]) -> str:
     for here, there, one, other in ((train, test, "training", "test"), (test, train, "test", "training")):
         alone = [name for name in here if name not in there]
+        if alone and (twins := unicode_twins([alone[0], *there])):
+            return f"label names {twins} of the two splits look alike and differ in their code points: spell them alike"
         if alone:
             return (
                 f"label {alone[0]!r:.60} of the {one} data is none of the {other} data, whose labels are "

@@ -108,6 +108,7 @@ def test_bad_options_end_in_one_sentence(tiny_source: Any, protocol: Any, senten
     [
         (["a", "b"], ["b", "a"], r"the training data's labels in another order \(b, a\)"),
         (["a", "B"], ["a", "b"], "label 'B' of the training data is none of the test data, whose labels are a, b"),
+        (["caf\u00e9"], ["cafe\u0301"], r"label names 'caf\\xe9' and 'cafe\\u0301' of the two splits look alike"),
         (["a"], ["a", "c|d"], r"label 'c\|d' of the test data is none of the training data, whose labels are a:"),
     ],
 )
