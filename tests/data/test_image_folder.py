@@ -61,7 +61,7 @@ def test_a_label_may_be_called_so(root: Path, names: tuple[str, str]) -> None:
 def test_what_spreadsheets_add_does_no_harm(root: Path) -> None:
     """A byte-order mark, line ends of Windows, quotes around a comma, blank lines."""
     data = write(root)
-    (root / "train.csv").write_bytes(b'\xef\xbb\xbffile, cat,"dog, big"\r\n\r\n"a, b.jpg",1,0\r\n,,\r\n')
+    (root / "train.csv").write_bytes(b'\xef\xbb\xbffile, cat,"dog, big"\r\n\r\n"a, b.jpg",1,0\r\n\r\n')
     table = data.table("train")
     assert (table.label_names, table.ids.tolist(), table.labels.tolist()) == (
         ("cat", "dog, big"),
@@ -85,6 +85,8 @@ def test_images_are_relative_to_the_root(root: Path) -> None:
         ("file,cat\na.jpg,1\nb.jpg,2\n", r"line 3 of .*train\.csv says '2' for label 'cat': write 0 or 1"),
         ("file,cat\na.jpg,1\n\nb.jpg,\n", r"line 4 of .*train\.csv says '' for label 'cat'"),
         ("file,cat,dog\na.jpg,1,0\nb.jpg,1\n", r"line 3 of .*train\.csv has 2 values under 3 heads"),
+        ("file,cat\na.jpg,1\n,\n", r"line 3 of .*train\.csv names no image: write its file, or delete the line"),
+        ("file,cat\n  ,1\n", r"line 2 of .*train\.csv names no image"),
         ("file,cat\na.jpg,1,0\n", r"line 2 of .*train\.csv has 3 values under 2 heads"),
         (
             "file;cat\na.jpg;1\n",
@@ -105,6 +107,32 @@ def test_images_are_relative_to_the_root(root: Path) -> None:
 )
 def test_what_is_wrong_is_named(root: Path, text: str, sentence: str) -> None:
     (root / "label_names.txt").write_text("cat\ndog\n")
+    with pytest.raises(CmlBenchError, match=sentence):
+        write(root, train=text).table("train")
+
+
+def test_a_single_label_is_not_taken_for_a_list_of_names(root: Path) -> None:
+    """It would be two labels, called 0 and 1."""
+    data = write(root, train="file,labels\na.jpg,1\nb.jpg,0\n", test="file,labels\nc.jpg,1\n")
+    with pytest.raises(CmlBenchError) as caught:
+        data.table("train")
+    assert str(caught.value) == (
+        f"{root / 'test.csv'} lists 0 and 1 under 'labels', a column for names of labels: call the column what 1 "
+        "means, or name labels in label_names.txt"
+    )
+    (root / "label_names.txt").write_text("0\n1\n")
+    assert data.table("train").labels.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,caf\u00e9,cafe\u0301\na.jpg,1,0\n", r"label names 'caf\\xe9' and 'cafe\\u0301' look alike"),
+        ("file,labels\na.jpg,caf\u00e9\nb.jpg,cafe\u0301\n", r"label names 'cafe\\u0301' and 'caf\\xe9' look alike"),
+        ("file,cat\n\u00e9.jpg,1\ne\u0301.jpg,0\n", r"image file '\\xe9\.jpg' and 'e\\u0301\.jpg' look alike"),
+    ],
+)
+def test_names_that_look_alike_are_refused(root: Path, text: str, sentence: str) -> None:
     with pytest.raises(CmlBenchError, match=sentence):
         write(root, train=text).table("train")
 

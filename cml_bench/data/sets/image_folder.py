@@ -76,8 +76,14 @@ class ImageFolder(DataSet):
     def _listed_names(self) -> tuple[str, ...]:
         for file in self._label_list():
             return tuple(read_lines(file))
-        sheets = map(_Sheet.read, self._files())
-        return tuple(sorted({name for sheet in sheets if sheet.lists for _, name in sheet.entries()}))
+        sheets = [sheet for sheet in map(_Sheet.read, self._files()) if sheet.lists]
+        names = tuple(sorted({name for sheet in sheets for _, name in sheet.entries()}))
+        if names and set(names) <= {"0", "1"}:
+            raise CmlBenchError(
+                f"{sheets[0].path} lists {' and '.join(names)} under 'labels', a column for names of labels: call the "
+                f"column what 1 means, or name labels in {LABEL_LIST}"
+            )
+        return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ class _Sheet:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file, strict=True)
-                told = [(reader.line_num, row) for row in reader if any(row)]
+                told = [(reader.line_num, row) for row in reader if row]
         except (csv.Error, UnicodeDecodeError) as error:
             raise CmlBenchError(f"{path} is no CSV file in UTF-8 ({error}): correct it") from None
         if not told:
@@ -117,6 +123,8 @@ class _Sheet:
         for line, row in rest:
             if len(row) != len(head):
                 raise CmlBenchError(f"line {line} of {path} has {len(row)} values under {len(head)} heads: correct it")
+            if not row[0].strip():
+                raise CmlBenchError(f"line {line} of {path} names no image: write its file, or delete the line")
         return cls(path, tuple(name.strip() for name in head), [line for line, _ in rest], [row for _, row in rest])
 
     @property
