@@ -286,7 +286,8 @@ def _jobs(count: int) -> str:
 
 
 def _listed(value: int | Iterable[object]) -> str:
-    if isinstance(value, int):
+    # Not isinstance of int: NumPy's numbers are none.
+    if not isinstance(value, Iterable):
         return str(value)
     # A list of one keeps its comma, or it would read as a count; a text is one name, not its letters.
     return f"{value}," if isinstance(value, str) else ",".join(map(str, value)) + ","

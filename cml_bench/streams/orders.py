@@ -20,7 +20,7 @@ def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
         source: Training source.
 
     Raises:
-        CmlBenchError: If the order is unknown or the names are not a permutation of the source's.
+        CmlBenchError: If the order is unknown or oddly written, or the names are not a permutation of the source's.
     """
     names = source.label_names
     if not isinstance(order, str):
@@ -35,6 +35,9 @@ def class_order(order: str | Sequence[str], source: Source) -> tuple[str, ...]:
         positives = np.sum([np.count_nonzero(source.labels[rows] == PRESENT, axis=0) for rows in blocks], axis=0)
         return tuple(sorted(names, key=lambda name: (-positives[names.index(name)], name)))
     if kind == "random" and argument.isdecimal():
+        if argument != str(int(argument)):
+            # It would be a run of its own beside the same order.
+            raise CmlBenchError(f"class_order {order!r:.60} is random:{int(argument)}: write it so")
         shuffled = np.random.default_rng(int(argument)).permutation(len(names))
         return tuple(names[i] for i in shuffled)
     known = ("published", "alphabetical", "frequency", "random:SEED")

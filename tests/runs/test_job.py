@@ -6,10 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cml_bench import api
 from cml_bench.errors import CmlBenchError
 from cml_bench.registry import _module_digest
 from cml_bench.runs.job import Job, make_jobs, parse_class_orders, parse_seeds, seeds_text
@@ -78,6 +80,15 @@ def test_what_is_listed_twice_is_refused() -> None:
             make_jobs(["digits"] * copies, ["naive"], orders, seeds)
     with pytest.raises(CmlBenchError, match="'er head=dlfl memory_size=5' is listed twice"):
         make_jobs(["digits"], ["er memory_size=5 head=dlfl", "er  head=dlfl memory_size=5"], ["default"], [0])
+
+
+def test_counts_may_be_numbers_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "run_jobs", lambda jobs, *_, **__: jobs)
+    plain: Any = api.run("digits", "naive", seeds=2, class_orders=2)
+    assert api.run("digits", "naive", seeds=np.int64(2), class_orders=np.int64(2)) == plain
+    assert len(plain) == 4
+    with pytest.raises(CmlBenchError, match=r"seeds '2\.0' cannot be read"):
+        api.run("digits", "naive", seeds=2.0)  # type: ignore[arg-type]
 
 
 def test_the_key_is_the_identity_of_a_job() -> None:

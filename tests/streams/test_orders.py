@@ -54,6 +54,14 @@ def test_unknown_orders(source: Any, order: str) -> None:
         class_order(order, source)
 
 
+@pytest.mark.parametrize(("order", "number"), [("random:01", 1), ("random:007", 7), ("random:\u0663", 3)])
+def test_a_random_order_has_one_spelling(source: Any, order: str, number: int) -> None:
+    """In another one it was a run of its own, of the same stream."""
+    with pytest.raises(CmlBenchError, match=f"class_order '{order}' is random:{number}: write it so"):
+        class_order(order, source)
+    class_order("random:0", source)
+
+
 @given(n_labels=st.integers(1, 60), base=st.integers(0, 60), increment=st.integers(1, 60))
 def test_division_drops_no_remainder(n_labels: int, base: int, increment: int) -> None:
     if base > n_labels:
