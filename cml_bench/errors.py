@@ -63,11 +63,15 @@ _ALIKE, _SHORT_ALIKE = 0.7, 0.6
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is probably meant; None if none is much alike."""
+    """Return the known name that is probably meant, whatever its case; None if none is much alike."""
     names = sorted(known)
     least = _ALIKE if len(name) > 3 else _SHORT_ALIKE
-    close = [each for each in names if each.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1, least)
-    return close[0] if close else None
+    lower = {each.lower(): each for each in names}
+    whole = [each for each in names if each.endswith(f".{name}")]
+    alike = difflib.get_close_matches(name.lower(), lower, 1, least)
+    # As lr is learning_rate.
+    initials = "".join(word[:1] for word in name.lower().split("_")) if "_" in name else ""
+    return next(iter(whole), None) or lower.get(alike[0] if alike else initials)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

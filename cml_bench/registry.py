@@ -180,6 +180,9 @@ def find(kind: str, name: str) -> str:
         namesake = next((_singular(other) for other in KINDS if name in entries(other)), None)
         if _is_file(file):
             mend = f"for the file here write ./{file}:ClassName"
+        elif "," in name and {part.strip().replace("-", "_") for part in name.split(",")} <= {*known, ""}:
+            parts = [part.strip() for part in name.split(",") if part.strip()]
+            mend = f"name each by itself ({' '.join(f'--method {part}' for part in parts)})"
         elif namesake:
             mend = f"that is a {namesake}; cml-bench list {kind} shows what there is"
         else:
@@ -201,9 +204,19 @@ def _load_target(target: str) -> Any:
     where, _, attribute = target.rpartition(":")
     module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
     if not hasattr(module, attribute):
-        public = [name for name in vars(module) if not name.startswith("_")]
-        raise CmlBenchError(f"{where} has no {attribute!r}: {suggest(attribute, public)}")
+        raise CmlBenchError(f"{where} has no {attribute!r}: {suggest(attribute, _defined(module))}")
     return getattr(module, attribute)
+
+
+def _defined(module: ModuleType) -> list[str]:
+    """Return the names in a module that can be meant: plug-ins with a ``meta``, else its own classes and functions.
+
+    A package has these from its modules.
+    """
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    kinds = {name: value for name, value in public.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    own = [name for name, value in kinds.items() if value.__module__.startswith(module.__name__)]
+    return [name for name in own if hasattr(kinds[name], "meta")] or own
 
 
 def _load_module(name: str) -> ModuleType:

@@ -78,6 +78,22 @@ def test_wrong_names_suggest_the_nearest(kind: str, name: str, sentence: str) ->
     assert sentence in str(caught.value)
 
 
+def test_a_file_offers_what_it_defines(tmp_path: Path) -> None:
+    """Not what it imports; and of its own, what says that it is a plug-in."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import dataclass\nfrom json import JSONDecoder\n"
+        "class Helper: pass\nclass Mine:\n    meta = 1\n"
+    )
+    with pytest.raises(CmlBenchError, match=r"mine\.py has no 'Thing': known names: Mine$"):
+        load("strategies", f"{path}:Thing")
+    path.write_text("from dataclasses import dataclass\nclass Helper: pass\ndef make(): pass\n")
+    with pytest.raises(CmlBenchError, match=r"mine\.py has no 'Thing': known names: Helper, make$"):
+        load("strategies", f"{path}:Thing")
+    with pytest.raises(CmlBenchError, match=r"avalanche\.training has no 'Niave': did you mean 'Naive'"):
+        load("strategies", "avalanche.training:Niave")
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(CmlBenchError, match="no kind of plug-in 'strategy': did you mean 'strategies'"):
         entries("strategy")
@@ -89,6 +105,8 @@ def test_suggestions() -> None:
     assert suggest("memory_size", ["image_size"]) == "known names: image_size"
     assert suggest("q", ["b", "a"]) == "known names: a, b"
     assert suggest("q", []) == "known names: none"
+    assert suggest("ER", ["er", "mer"]) == "did you mean 'er'?"
+    assert suggest("learning_rate", ["lr", "epochs"]) == "did you mean 'lr'?"
 
 
 def test_third_parties_come_by_entry_point(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def list_(
 
     Nothing is imported for it.
     """
-    from cml_bench.errors import CmlBenchError
+    from cml_bench.errors import CmlBenchError, suggest
     from cml_bench.registry import KINDS, entries
 
     if kind == "published":
@@ -43,6 +43,8 @@ def list_(
         return
     if kind and kind not in KINDS and (homes := [each for each in KINDS if kind in entries(each)]):
         raise CmlBenchError(f"{kind!r} is one of the {homes[0]}: write cml-bench list {homes[0]} {kind}")
+    if kind and kind not in KINDS:
+        raise CmlBenchError(f"there is no kind of plug-in {kind!r}: {suggest(kind, [*KINDS, 'published'])}")
     for each in [kind] if kind else KINDS:
         found = entries(each)
         typer.echo(f"{each}:")
@@ -90,6 +92,7 @@ def _show_plugin(kind: str, name: str) -> None:
         typer.echo(f"\n{inspect.getdoc(TrainingConfig)}")
         parts.append(("training settings", TrainingConfig, vars(target.training)))
     for title, owner, values in parts:
-        typer.echo(f"\n{title}:")
-        for line in option_lines(owner, values):
+        lines = list(option_lines(owner, values))
+        typer.echo(f"\n{title}:{'' if lines else ' none of its own'}")
+        for line in lines:
             typer.echo(line)

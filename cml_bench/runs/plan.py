@@ -12,7 +12,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 
-from cml_bench.errors import CmlBenchError
+from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import Head
 from cml_bench.models.wrappers.wrapper import Wrapper
@@ -126,8 +126,13 @@ def plan(job: Job) -> Plan:
     _check_place(own, kind)
     for key in sorted(LOCATIONS & {*own} - {*arguments(kind)}):
         raise CmlBenchError(f"benchmark {job.benchmark} reads no files of {key}: leave out {key}={own[key]!r:.60}")
-    owner = f"benchmark {job.benchmark}"
-    benchmark = kind(**convert(kind, own, owner=owner, beside=_beside(method, strategy), written=option_of_benchmark))
+    for key in own:
+        if key not in arguments(kind):
+            known = {*arguments(kind), *_beside(method, strategy)}
+            raise CmlBenchError(
+                f"neither benchmark {job.benchmark} nor the training has an option {key!r}: {suggest(key, known)}"
+            )
+    benchmark = kind(**convert(kind, own, owner=f"benchmark {job.benchmark}", written=option_of_benchmark))
     return plan_method(method, strategy, benchmark, shared)
 
 
@@ -225,6 +230,7 @@ def _criterion(method: Method, meta: StrategyMeta | None) -> type[Criterion]:
 def _beside(method: Method, target: Any) -> Iterator[str]:
     """Yield what could be meant by an unknown option: those of the training and of the method's parts."""
     yield from TRAINING_KEYS
+    yield from ("head", "loss", "wrap")
     meta = getattr(target, "meta", None)
     yield from (f"head.{name}" for name in arguments(_head(method, meta), _BUILT))
     yield from (f"loss.{name}" for name in arguments(_criterion(method, meta)))
@@ -302,4 +308,6 @@ def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any,
         raise CmlBenchError(
             f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"
         )
-    return target, convert(target, options, owner=owner, skip=_SUPPLIED, written=written)
+    return target, convert(
+        target, options, owner=owner, skip=_SUPPLIED, beside=_beside(method, target), written=written
+    )

@@ -98,6 +98,18 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
     [
         (["nave"], [], "did you mean 'naive'?"),
         (["er memory=5"], [], "strategy er has no option 'memory': did you mean 'memory_size'?"),
+        (["er hed=dlfl"], [], "strategy er has no option 'hed': did you mean 'head'?"),
+        (["er head=dlfl head.stps=2"], [], "did you mean 'steps'?"),
+        (["er learning_rate=0.1"], [], "strategy er has no option 'learning_rate': did you mean 'lr'?"),
+        (
+            ["er"],
+            ["learning_rate=0.1"],
+            "neither benchmark digits nor the training has an option 'learning_rate': did you",
+        ),
+        (["er"], ["LR=0.1"], "has an option 'LR': did you mean 'lr'?"),
+        (["ER"], [], "there is no strategy 'ER': did you mean 'er'?"),
+        (["er,naive"], [], "there is no strategy 'er,naive': name each by itself (--method er --method naive)"),
+        (["avalanche.training:Naive hed=dlfl"], [], "has no option 'hed': did you mean 'head'?"),
         (["er memory_size=many"], [], "option memory_size='many' of strategy er cannot be used"),
         (["er memory_size=-5"], [], "option memory_size='-5' of strategy er cannot be used"),
         (["er"], ["memory_size=5"], "write it with the method, as in 'er memory_size=5'"),
@@ -146,7 +158,7 @@ def test_an_option_that_is_missing_is_told_with_its_place(tmp_path: Path) -> Non
         (
             "image_folder",
             "naive",
-            "benchmark image_folder needs option 'root': add root=VALUE (--set root=VALUE on the command line, "
+            "benchmark image_folder needs option 'root': add root=VALUE (--root VALUE on the command line, "
             "set: {root: VALUE} in a suite)",
         ),
         (
