@@ -248,6 +248,34 @@ def test_list_of_a_name_says_of_which_kind_it_is(capsys: Any) -> None:
     assert err.endswith("'er' is one of the strategies: write cml-bench list strategies er\n")
 
 
+def test_list_offers_all_that_its_help_does(capsys: Any, tmp_path: Path) -> None:
+    code, _, err = call(capsys, "list", "foo")
+    assert (code, err.partition("known names: ")[2]) == (1, ", ".join(sorted([*KINDS, "published"])) + "\n")
+
+
+def test_list_says_that_a_plugin_has_no_options(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text('class Mine:\n    """Nothing to choose."""\n')
+    code, out, _ = call(capsys, "list", "strategies", f"{tmp_path}/mine.py:Mine")
+    assert (code, out) == (0, "Nothing to choose.\n\noptions: none of its own\n")
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("below", ["", "/runs"])
+def test_a_results_folder_that_is_a_file_is_named(capsys: Any, tmp_path: Path, below: str, dry: list[str]) -> None:
+    (tmp_path / "my.py").touch()
+    code, _, err = call(capsys, "run", *SMALL, *ONE, "--results", f"{tmp_path}/my.py{below}", *dry)
+    assert (code, err) == (
+        1,
+        f"cml-bench: results folder {tmp_path}/my.py{below} cannot be made, as {tmp_path}/my.py is a file: name a "
+        "folder with --results\n",
+    )
+
+
+def test_a_dry_run_makes_no_folder(capsys: Any, tmp_path: Path) -> None:
+    code, _, err = call(capsys, "run", *SMALL, *ONE, "--method", "naive", "--results", f"{tmp_path}/a/b", "--dry-run")
+    assert (code, err, list(tmp_path.iterdir())) == (0, "", [])
+
+
 def test_a_warning_is_one_line_and_the_process_keeps_its_own_form(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = warnings.formatwarning
     told: list[str] = []

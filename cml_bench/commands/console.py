@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,23 @@ def check_output(output: Path) -> None:
         pass
     if not there:
         output.unlink()
+
+
+def check_folder(folder: Path) -> None:
+    """Find out that results cannot be written into a folder, without making it.
+
+    Raises:
+        CmlBenchError: If it, or what it would lie in, is a file or cannot be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise CmlBenchError(
+            f"results folder {folder} cannot be made, as {there} is a file: name a folder with --results"
+        )
+    if not os.access(there, os.W_OK):
+        raise CmlBenchError(
+            f"results folder {folder} cannot be written (no permission in {there}): name a folder with --results"
+        )
 
 
 @contextmanager

@@ -168,11 +168,12 @@ def _execute(
 ) -> None:
     """Run what is missing, with live progress; print the table of these jobs and where the files are."""
     from cml_bench.api import run_jobs
-    from cml_bench.commands.console import make_console
+    from cml_bench.commands.console import check_folder, make_console
     from cml_bench.report import forecast
     from cml_bench.report.formats.terminal import to_terminal
     from cml_bench.runs.stopping import Terminated, terminable
 
+    check_folder(results)
     console = make_console()
     if dry_run:
         from cml_bench.runs.check import check_jobs

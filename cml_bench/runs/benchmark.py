@@ -225,7 +225,8 @@ def load_benchmark(name: str) -> type[Benchmark]:
 
 def option_of_benchmark(name: str) -> str:
     """Return how an option of a benchmark is written, and where: the ``written`` of ``options.convert``."""
-    return f"{name}=VALUE (--set {name}=VALUE on the command line, set: {{{name}: VALUE}} in a suite)"
+    typed = "--root VALUE" if name == "root" else f"--set {name}=VALUE"
+    return f"{name}=VALUE ({typed} on the command line, set: {{{name}: VALUE}} in a suite)"
 
 
 @functools.lru_cache(maxsize=2)
