@@ -11,6 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.losses.criterion import Criterion
+from cml_bench.runs.upstream import refuse_unfit
 from cml_bench.training.context import RunContext
 from cml_bench.training.replay import MemoryPlugin
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -88,11 +89,13 @@ def check_plugins(plugins: Iterable[SupervisedPlugin]) -> None:
     """Refuse plugins with a method that looks like an event and is none: it would never be called.
 
     Raises:
-        CmlBenchError: If there is one, or a memory's plugin was built without its base.
+        CmlBenchError: If there is one, a memory's plugin was built without its base, or it is one of Avalanche's that
+            do not run here.
     """
     events = {name for name in dir(SupervisedTemplate.PLUGIN_CLASS) if name.startswith(("before_", "after_"))}
     for plugin in plugins:
         kind = type(plugin)
+        refuse_unfit(kind)
         for name in dir(kind):
             if name.startswith(("before_", "after_")) and name not in events and callable(getattr(kind, name)):
                 raise CmlBenchError(

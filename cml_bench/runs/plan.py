@@ -22,6 +22,7 @@ from cml_bench.runs.benchmark import Benchmark, load_benchmark, option_of_benchm
 from cml_bench.runs.declared import check_criterion, check_strategy_class
 from cml_bench.runs.job import LOCATIONS, Job
 from cml_bench.runs.method import Method, parse_method
+from cml_bench.runs.upstream import refuse_unfit
 from cml_bench.training.config import TRAINING_KEYS, TrainingConfig
 from cml_bench.training.federation import parse_federation
 from cml_bench.training.strategy import Strategy, StrategyMeta
@@ -308,6 +309,8 @@ def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any,
         raise CmlBenchError(
             f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"
         )
+    if is_learner:
+        refuse_unfit(target)
     return target, convert(
         target, options, owner=owner, skip=_SUPPLIED, beside=_beside(method, target), written=written
     )

@@ -23,6 +23,7 @@ from cml_bench.runs.declared import check_plugins, plugins_of
 from cml_bench.runs.given_features import GivenFeatures, given_features
 from cml_bench.runs.job import Job
 from cml_bench.runs.plan import Plan
+from cml_bench.runs.upstream import refuse_unfit
 from cml_bench.training.context import RunContext
 from cml_bench.training.optimizer import make_optimizer
 from cml_bench.training.schedule import SchedulePlugin
@@ -156,6 +157,8 @@ def make_learner(plan: Plan, run: RunContext, extra: list[SupervisedPlugin]) -> 
     made = learner(**common)
     if not isinstance(made, BaseSGDTemplate):
         raise CmlBenchError(f"{plan.method.strategy} returned {made!r}: a factory must return an Avalanche strategy")
+    for each in (made, *made.plugins):
+        refuse_unfit(type(each))
     for plugin in own:
         if plugin not in made.plugins:
             # Before Avalanche's clock, which must stay last.
