@@ -21,6 +21,11 @@ def test_ci_finds_the_two_commands() -> None:
     assert "pytest" in test
 
 
+def test_commands_are_found_before_they_are_named() -> None:
+    """Behind the two that make the environment, all stand without its path."""
+    assert TEXT.index("`. .venv/bin/activate`") < TEXT.index("\ncml-bench ")
+
+
 def test_the_strategy_has_as_many_lines_as_is_said() -> None:
     said, code = re.search(
         r"^## Your strategy, in (\w+) lines\n\n```python\n# my_strategy.py\n(.*?)^```", TEXT, re.M | re.S
