@@ -103,7 +103,8 @@ def label_incremental_benchmark(
         if not isinstance(source, Source):
             raise CmlBenchError(
                 f"{name} is a {type(source).__name__}, which has no label names and image ids: give a "
-                "cml_bench.Source, such as the .source(split, role) of a data set"
+                "cml_bench.Source, such as the .source(split, role) of a data set, or one that holds your tensors, as "
+                "docs/tutorial/own_data_set.md shows"
             )
     _check_option("assignment", assignment, Assignment)
     _check_option("annotation", annotation, Annotation)

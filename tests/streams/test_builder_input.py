@@ -36,7 +36,9 @@ def test_lists_that_are_no_partition(tiny_source: Any, lists: Any, sentence: str
 
 def test_a_plain_torch_data_set_is_refused_with_what_to_give(tiny_source: Any) -> None:
     plain: Any = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.ones(4, 2))
-    with pytest.raises(CmlBenchError, match=r"test_source is a TensorDataset, .*: give a cml_bench\.Source"):
+    with pytest.raises(
+        CmlBenchError, match=r"test_source is a TensorDataset, .*: give a cml_bench\.Source.* holds your tensors"
+    ):
         label_incremental_benchmark(tiny_source(np.eye(4)), plain)
 
 
