@@ -141,5 +141,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names without importing them."""
-    return sorted([*globals(), *__all__])
+    """List the public names without importing them, and not what this file imports for itself."""
+    return sorted([*(name for name in globals() if name.startswith("__")), *__all__])

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
+import cml_bench
 from cml_bench.errors import CmlBenchError, in_one_line, suggest
 
 Contract = TypeVar("Contract")
@@ -37,6 +38,8 @@ KINDS = {
     "datasets": "cml_bench.data.sets",
 }
 """Kind of plug-in to the package that holds the built-in ones; the entry-point group is ``cml_bench.<kind>``."""
+_TUTORIALS = {"criteria": "docs/tutorial/own_loss.md"}
+"""Where it is said how one is written, of kinds that have a page for it."""
 
 
 _OURS = "built-in"
@@ -152,8 +155,10 @@ def load_class(kind: str, name: str, contract: type[Contract]) -> type[Contract]
     """
     found = load(kind, name)
     if not (inspect.isclass(found) and issubclass(found, contract)):
-        noun, base = contract.__name__.lower(), f"{contract.__module__}.{contract.__qualname__}"
-        raise CmlBenchError(f"{name!r} is no {noun}: give a subclass of {base}")
+        noun, public = contract.__name__.lower(), contract.__name__ in cml_bench.__all__
+        base = f"{'cml_bench' if public else contract.__module__}.{contract.__name__}"
+        shown = f", as {_TUTORIALS[kind]} shows" if kind in _TUTORIALS else ""
+        raise CmlBenchError(f"{name!r} is no {noun}: give a subclass of {base}{shown}")
     return found
 
 

@@ -180,6 +180,7 @@ def test_importing_the_package_is_light() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert sorted(set(cml_bench.__all__)) == sorted(cml_bench.__all__)
+    assert [name for name in dir(cml_bench) if not name.startswith("__")] == sorted(cml_bench.__all__)
     for name in cml_bench.__all__:
         assert getattr(cml_bench, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

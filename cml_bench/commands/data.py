@@ -202,7 +202,7 @@ def _kind(name: str) -> type[DataSet]:
 
     kind = load("datasets", name)
     if not (inspect.isclass(kind) and issubclass(kind, DataSet)):
-        raise CmlBenchError(f"{name!r} is no data set: give a subclass of cml_bench.data.data_set.DataSet")
+        raise CmlBenchError(f"{name!r} is no data set: give a subclass of cml_bench.DataSet")
     return kind
 
 

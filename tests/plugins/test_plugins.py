@@ -92,8 +92,15 @@ def test_a_plugin_that_changes_nothing_equals_the_built_in() -> None:
         ("avalanche.training.nowhere:Naive", "module 'avalanche.training.nowhere' cannot be found"),
         ("naife", "there is no strategy 'naife': did you mean 'naive'?"),
         ("naive head=linaer", "there is no head 'linaer': did you mean 'linear'?"),
-        ("naive loss=torch.nn:BCEWithLogitsLoss", "'torch.nn:BCEWithLogitsLoss' is no criterion: give a subclass of"),
-        ("naive head=torch.nn:Linear", "'torch.nn:Linear' is no head: give a subclass of"),
+        (
+            "naive loss=torch.nn:BCEWithLogitsLoss",
+            "'torch.nn:BCEWithLogitsLoss' is no criterion: give a subclass of cml_bench.Criterion, as docs/",
+        ),
+        (
+            "naive loss=torch.nn.functional:mse_loss",
+            "' is no criterion: give a subclass of cml_bench.Criterion, as docs",
+        ),
+        ("naive head=torch.nn:Linear", "'torch.nn:Linear' is no head: give a subclass of cml_bench.Head"),
         ("naive wrap=torch.nn:Linear", "'torch.nn:Linear' is no wrapper: give a subclass of"),
         ("naive loss=assume-negativ", "there is no criterion 'assume_negativ': did you mean 'assume_negative'?"),
     ],
