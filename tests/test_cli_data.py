@@ -244,8 +244,8 @@ def test_verify_warns_of_what_is_no_fault(capsys: Any, tmp_path: Path) -> None:
     assert (
         "images that ask to be turned (EXIF orientation): 1 (a.jpg); they are read as they are stored: turn the files "
         "where that is sideways\n"
-        "warning: 1 image (a.jpg) is both in train and in test: take them out of one, or what is known by heart counts "
-        "as recognised\n"
+        "warning: 1 image (a.jpg) is both in train and in test: keep each in one alone, or what is known by heart "
+        "counts as recognised\nall else is well\n"
     ) in out
 
 

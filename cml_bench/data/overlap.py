@@ -52,6 +52,5 @@ def shared(one: dict[str, str], other: dict[str, str], here: str, there: str) ->
     if not names:
         return ""
     images = f"1 image ({names[0]}) is" if len(names) == 1 else f"{len(names):,} images ({some(names)}) are"
-    return (
-        f"{images} both in {here} and in {there}: take them out of one, or what is known by heart counts as recognised"
-    )
+    mend = "keep each in one alone, or what is known by heart counts as recognised"
+    return f"{images} both in {here} and in {there}: {mend}"

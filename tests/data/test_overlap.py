@@ -19,8 +19,8 @@ from cml_bench.report.stream.describe import describe
 from cml_bench.runs.benchmark import load_sources
 
 SENTENCE = (
-    "2 images (a.png, sub/b.png) are both in the training data and in the test data: take them out of one, or what is "
-    "known by heart counts as recognised"
+    "2 images (a.png, sub/b.png) are both in the training data and in the test data: keep each in one alone, or what "
+    "is known by heart counts as recognised"
 )
 
 

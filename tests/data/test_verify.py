@@ -181,7 +181,7 @@ def test_splits_for_training_and_for_testing_that_share_images_are_named() -> No
         "all": ["a", "b", "c", "d"],
     }
     reports = [SplitReport(split=name, checksums={}, files=np.array(files)) for name, files in lists.items()]
-    mend = "take them out of one, or what is known by heart counts as recognised"
+    mend = "keep each in one alone, or what is known by heart counts as recognised"
     assert twice_used(reports) == [f"1 image (b) is both in train2014 and in val2014: {mend}"]
 
 
