@@ -249,3 +249,21 @@ def test_a_configuration_of_which_nothing_finished_leaves_the_others_their_table
     runs = stored_runs(tmp_path / "runs", ["er", "naive"], benchmarks=("digits", "broken"), change=fail)
     table = compare(collect(runs), ["last_map"], columns=columns)
     assert to_csv(table).count("\n") > 2
+
+
+def test_the_order_of_rows_over_several_columns_is_told(one: Any, frame_of: Any, grid_of: Any) -> None:
+    """Mean distance from the columns' means, worked out anew: a row that has an easy column alone is not lifted."""
+    frame = frame_of(*grid_of(2, 1, er=0.3, lwf=0.2), *grid_of(2, 1, "voc", er=0.9, lwf=0.8, easy=0.7))
+    table = one(frame, "last_map", columns="benchmark")
+    told = "Rows are in order of their mean distance from the means of the columns."
+    assert told in table.notes
+    means = table.rows.set_index("method")[[f"{column.key}_mean" for column in table.columns]]
+    assert (means - means.mean()).mean(axis=1).is_monotonic_decreasing
+    assert told not in one(frame, "last_map", columns="benchmark", sort="method").notes
+
+
+def test_an_interval_of_few_pairs_says_its_level_beside_others(one: Any, frame_of: Any, grid_of: Any) -> None:
+    frame = frame_of(*grid_of(6, 1, er=0.5, lwf=0.4), *grid_of(2, 1, new=0.45))
+    cells = make_grid(one(frame, "last_map", baseline="er")).cells.set_index("method")["last mAP vs er"]
+    assert cells["new"].endswith("; 50 %]")
+    assert "%" not in cells["lwf"]

@@ -195,7 +195,7 @@ def test_a_baseline_is_compared_over_class_orders_where_they_are_six() -> None:
 
 
 def test_few_seeds_are_warned_of() -> None:
-    assert few_seeds(blocks(2, 5, a=[0.1] * 10)).startswith("Warning: 2 seeds only")
+    assert few_seeds(blocks(2, 5, a=[0.1] * 10)).startswith("Warning: 2 seeds on 5 class orders only")
     assert few_seeds(blocks(1, 6, a=[0.1] * 6)) == ""
     assert few_seeds(blocks(3, a=[0.1] * 3)) == ""
     assert few_seeds(blocks(3, a=[0.1, math.nan, math.nan])).startswith("Warning: 1 seed only")

@@ -230,7 +230,8 @@ def _sorted(table: BenchmarkTable, sort: str | None, groups: Sequence[str]) -> B
         metric = next((column.metric for column in table.columns if column.key == keys[0]), keys[0])
         means = rows[[f"{key}_mean" for key in keys]]
         if len(keys) > 1:
-            notes = (*notes, "Rows are in order of their mean distance from the means of the columns.")
+            told = "Rows are in order of their mean distance from the means of the columns."
+            notes = (*notes[:1], told, *notes[1:])
         # Of several columns the easy ones must not lift the rows that have only these.
         order = means.sub(means.mean()).mean(axis=1)
         ascending = quantity(metric).lower_is_better
