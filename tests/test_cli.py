@@ -114,6 +114,29 @@ def test_what_is_no_option_ends_in_one_sentence(words: tuple[str, ...], told: st
     assert err.startswith(f"cml-bench: {told}")
 
 
+def test_a_dry_run_says_where_jobs_would_run(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    words = ["run", "digits", "--method", "naive", "--set", "n_train=40", "--set", "n_test=40", "--dry-run"]
+    _, plain, _ = call(capsys, *words)
+    assert "The jobs run" not in plain
+    monkeypatch.setattr("cml_bench.runs.engines.engine.find_spec", lambda package: None)
+    for engine, told in (
+        (
+            "slurm partition=gpu gpus=1 cpus=4 memory_gb=16 minutes=240",
+            "The jobs run as tasks of one SLURM array in partition gpu, all at once, each with 4 cores, 1 GPU, 16 GB "
+            "for 240 minutes. The package submitit is not installed here: pip install 'cml-bench[slurm]'.",
+        ),
+        (
+            "ray gpus=0.25",
+            "The jobs run on a Ray cluster of this machine, each with 1 core, 0.25 GPUs. The package ray is not "
+            "installed here: pip install 'cml-bench[ray]'.",
+        ),
+    ):
+        code, out, _ = call(capsys, *words, "--set", "device=cuda", "--engine", engine)
+        assert code == 0
+        assert told in out.replace("\n", " ")
+
+
 def test_debug_gives_the_traceback() -> None:
     code = "from cml_bench.cli import main; main(['list', 'strategy'])"
     plain, debug = (

@@ -176,11 +176,14 @@ def _execute(
     check_folder(results)
     console = make_console()
     if dry_run:
-        from cml_bench.runs.check import check_jobs
+        from cml_bench.runs.engines.engine import parse_engine
 
         # A plan that cannot be carried out is none.
-        for warning in check_jobs(jobs):
+        where = parse_engine(engine or "serial")
+        for warning in where.check(jobs):
             console.print(f"warning: {warning}", markup=False, style="yellow")
+        if engine is not None:
+            console.print(where.place(workers), markup=False)
         console.print(forecast.to_terminal(forecast.forecast(jobs, results, retry_failed), workers))
         return
     try:

@@ -11,6 +11,7 @@ from cml_bench.labels import ABSENT, row_blocks
 from cml_bench.losses.criterion import Criterion
 from cml_bench.models.backbones import Backbone
 from cml_bench.runs.benchmark import Benchmark, DataSetBenchmark, load_sources
+from cml_bench.runs.devices import check_device
 from cml_bench.runs.federated import clients_of
 from cml_bench.runs.given_features import GivenFeatures
 from cml_bench.runs.isolation import isolated
@@ -26,10 +27,15 @@ _LEAST_HEAD_LR = 5e-4
 """Rates below are for backbones: heads on features hardly move with them."""
 
 
-def check_jobs(jobs: Sequence[Job]) -> list[str]:
+def check_jobs(jobs: Sequence[Job], *, here: bool = True, gpus: float = 0) -> list[str]:
     """Resolve every job and build, once each, the benchmarks, streams and backbones they name; heads and criteria too.
 
     The process's global generators are left as they were, although layers are initialised.
+
+    Args:
+        jobs: What is to run.
+        here: Whether the jobs run on this machine, which must have their devices then.
+        gpus: What is set apart for each job elsewhere.
 
     Returns:
         Sentences about what can run but can hardly be meant, and what was warned of on the way, each once.
@@ -39,7 +45,7 @@ def check_jobs(jobs: Sequence[Job]) -> list[str]:
     """
     heard: dict[str, None] = {}
     with own_warnings(heard.setdefault):
-        blind = _blind_methods(jobs)
+        blind = _blind_methods(jobs, here, gpus)
     return [
         *heard,
         *(
@@ -52,7 +58,7 @@ def check_jobs(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]]:
+def _blind_methods(jobs: Sequence[Job], here: bool, gpus: float) -> dict[tuple[str, str], dict[str, None]]:
     """Check every job; return by benchmark and regime the methods that would be told of no absent label."""
     streams: dict[tuple[Benchmark, str], tuple[Rows, bool]] = {}
     blind: dict[tuple[str, str], dict[str, None]] = {}
@@ -63,6 +69,10 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
         # What a result cannot hold is refused here, not when it is written.
         resolved.settings()
         resolved.describe()
+        if here:
+            check_device(resolved.training.device, resolved.training.devices)
+        elif gpus:
+            _warn_of_idle_gpu(resolved.training)
         sources = load_sources(resolved.benchmark)
         stream = (resolved.benchmark, job.class_order)
         if stream not in streams:
@@ -87,6 +97,15 @@ def _blind_methods(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[str, None]
         if not marks_absent and _needs_absent(resolved, criterion):
             blind.setdefault((job.benchmark, resolved.benchmark.regime), {})[job.method] = None
     return blind
+
+
+def _warn_of_idle_gpu(training: TrainingConfig) -> None:
+    if training.device == "cpu":
+        warnings.warn(
+            "the engine sets a GPU apart for each job (gpus=), and device=cpu leaves it idle: set device=cuda",
+            CmlBenchWarning,
+            stacklevel=2,
+        )
 
 
 def _warn_of_random_weights(resolved: Plan, backbone: Backbone | GivenFeatures) -> None:

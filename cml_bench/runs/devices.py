@@ -1,4 +1,4 @@
-"""A job on several devices: processes of this machine that run the same job together, one of which writes."""
+"""The devices of a job: whether this machine has them, and processes that run the same job together on several."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 from avalanche.distributed import DistributedHelper
 from torch import nn
 from torch.multiprocessing.spawn import (
@@ -57,6 +58,25 @@ class _Failure:
     trace: str | None
 
 
+def check_device(device: str, count: int = 1) -> None:
+    """Refuse a device that this machine has not, or more GPUs than this process sees.
+
+    Raises:
+        CmlBenchError: If it cannot be used here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CmlBenchError(
+            f"device={device!r} cannot be used ({reason}): set device=cpu, or run it on a machine that has it"
+        ) from None
+    if device == "cuda" and count > torch.cuda.device_count():
+        raise CmlBenchError(
+            f"devices={count}, but this process sees {torch.cuda.device_count()} GPUs: set devices to that"
+        )
+
+
 def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, Any]) -> Run:
     """Run a job in as many processes as it has devices; return what the first one made.
 
@@ -69,9 +89,10 @@ def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, 
         arguments: Further arguments of ``run_job``.
 
     Raises:
-        CmlBenchError: What the job raised, or a sentence about a process that was killed.
+        CmlBenchError: If there are fewer GPUs, what the job raised, or a sentence about a process that was killed.
         RuntimeError: An error that nobody foresaw, with the traceback of the process where it happened.
     """
+    check_device(config.device, config.devices)
     environments = _fabric_part("lightning_fabric.plugins.environments.lightning", config)
     # It would say which processes it ends; the job ends in one sentence.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)

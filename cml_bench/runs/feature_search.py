@@ -21,6 +21,7 @@ from cml_bench.metrics.ranking import average_precision
 from cml_bench.models.diff_feat import DiffFeat
 from cml_bench.models.features import extract_features
 from cml_bench.runs.benchmark import load_sources
+from cml_bench.runs.devices import check_device
 from cml_bench.runs.inputs import fillers
 from cml_bench.runs.isolation import isolated
 from cml_bench.runs.job import Job
@@ -96,6 +97,7 @@ def search_features(
         CmlBenchError: If the backbone is another, nothing is held out that shows a label, or something cannot be read.
     """
     resolved = plan(job)
+    check_device(resolved.training.device)
     benchmark = dataclasses.replace(resolved.benchmark, online_chunk=None)
     if not benchmark.validation:
         raise CmlBenchError("features are searched by held-out images: set validation=0.1, say")

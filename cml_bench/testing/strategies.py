@@ -11,6 +11,7 @@ from cml_bench.labels import ABSENT, PRESENT
 from cml_bench.options import as_text, convert
 from cml_bench.registry import load
 from cml_bench.runs.declared import check_strategy_class
+from cml_bench.runs.devices import check_device
 from cml_bench.runs.method import Method, parse_method
 from cml_bench.runs.plan import Plan, plan_method
 from cml_bench.testing.case import written_in
@@ -67,6 +68,7 @@ class StrategyCase:
             method, target = Method(f"{strategy.__module__}:{strategy.__qualname__}", None, None, (), (), ()), strategy
         self.file = written_in(target)
         self.plan = plan_method(method, target, Toy(), {})
+        check_device(self.plan.training.device)
 
     @property
     def subject(self) -> str:

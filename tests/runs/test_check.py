@@ -102,6 +102,13 @@ def test_a_loss_that_sees_positives_alone_is_warned_of(small_jobs: Any, regime: 
         assert check_jobs(small_jobs(methods[:1], regime=fine)) == []
 
 
+def test_a_gpu_that_a_job_would_not_use_is_warned_of(small_jobs: Any) -> None:
+    jobs = small_jobs(["naive", "naive device=cuda"])
+    (told,) = check_jobs(jobs, here=False, gpus=0.5)
+    assert told == "the engine sets a GPU apart for each job (gpus=), and device=cpu leaves it idle: set device=cuda"
+    assert check_jobs(jobs[1:], here=False, gpus=0.5) == check_jobs(jobs[:1], here=False) == []
+
+
 def test_checking_jobs_leaves_the_global_generators(small_jobs: Any) -> None:
     """Layers are initialised to find bad options; who runs jobs in the own process must not notice."""
     states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,24 @@ ENGINES: Final = {"serial": "Serial", "processes": "Processes", "ray": "Ray", "s
 @dataclass(frozen=True)
 class Engine(ABC):
     """Runs jobs somewhere. Fields are options, as in ``--engine "ray gpus=0.5"``; none of them changes a number."""
+
+    def check(self, jobs: Sequence[Job]) -> list[str]:
+        """Return what ``check_jobs`` says of jobs that are to run here, before they do.
+
+        Raises:
+            CmlBenchError: The first sentence that a job would have failed with.
+        """
+        from cml_bench.runs.check import check_jobs
+
+        return check_jobs(jobs)
+
+    def place(self, workers: int | None) -> str:
+        """Return in one sentence where jobs would run, and what is missing for that.
+
+        Args:
+            workers: Jobs at once; None for what the engine thinks right.
+        """
+        return "The jobs run on this machine."
 
     @abstractmethod
     def execute(
@@ -63,6 +82,19 @@ SKIPPED: Final = "another process has taken this job: its result is here, or wil
 
 PATIENCE: Final = 60.0
 """Seconds that a job started anew waits for its former self: a machine may be given up before it is dead."""
+
+
+def resources(cpus: float, gpus: float, memory_gb: float | None) -> str:
+    """Return what is set apart for a job, in words."""
+    said = [f"{cpus:g} {'core' if cpus == 1 else 'cores'}", f"{gpus:g} {'GPU' if gpus == 1 else 'GPUs'}"]
+    return ", ".join([*said, *([] if memory_gb is None else [f"{memory_gb:g} GB"])])
+
+
+def lacking(package: str, extra: str) -> str:
+    """Return a sentence on a package that an engine needs, if it is not installed here; else nothing."""
+    if find_spec(package):
+        return ""
+    return f" The package {package} is not installed here: pip install 'cml-bench[{extra}]'."
 
 
 def warn(report: Report, sentences: Sequence[str]) -> None:

@@ -18,7 +18,16 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.files import replace_file
-from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, warn, without_outcome
+from cml_bench.runs.engines.engine import (
+    PATIENCE,
+    Engine,
+    lacking,
+    report_lost,
+    report_outcome,
+    resources,
+    warn,
+    without_outcome,
+)
 from cml_bench.runs.events import CheckpointEvery, Report
 from cml_bench.runs.job import Job
 from cml_bench.runs.results import result_path
@@ -52,13 +61,24 @@ class Ray(Engine):
     memory_gb: PositiveFloat | None = None
     retries: NonNegativeInt = 3
 
+    def check(self, jobs: Sequence[Job]) -> list[str]:
+        """Check the jobs; their devices are asked for where they run."""
+        from cml_bench.runs.check import check_jobs
+
+        return check_jobs(jobs, here=False, gpus=self.gpus)
+
+    def place(self, workers: int | None) -> str:
+        """Name the cluster, and what a job has of it."""
+        where = "on a Ray cluster of this machine" if self.address is None else f"on the Ray cluster {self.address}"
+        at_once = "" if workers is None else f", {workers} at once"
+        each = resources(self.cpus, self.gpus, self.memory_gb)
+        return f"The jobs run {where}{at_once}, each with {each}.{lacking('ray', 'ray')}"
+
     def execute(
         self, jobs: Sequence[Job], results: Path, report: Report, workers: int | None, checkpoint_every: CheckpointEvery
     ) -> None:
         """Run the jobs as Ray tasks."""
-        from cml_bench.runs.check import check_jobs
-
-        warn(report, check_jobs(jobs))
+        warn(report, self.check(jobs))
         with self._cluster() as ray, _token(results) as token:
             queue = _queue(ray)
             task = ray.remote(_work).options(

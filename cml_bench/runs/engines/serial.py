@@ -19,9 +19,8 @@ class Serial(Engine):
         self, jobs: Sequence[Job], results: Path, report: Report, workers: int | None, checkpoint_every: CheckpointEvery
     ) -> None:
         """Run jobs in order; there is one worker, whatever is asked for."""
-        from cml_bench.runs.check import check_jobs
         from cml_bench.runs.run import run_and_store
 
-        warn(report, check_jobs(jobs))
+        warn(report, self.check(jobs))
         for index, job in enumerate(jobs):
             run_and_store(job, results, index=index, report=report, checkpoint_every=checkpoint_every)

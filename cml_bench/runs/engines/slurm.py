@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from cml_bench.errors import CmlBenchError, in_one_line
 from cml_bench.options import split_words
-from cml_bench.runs.engines.engine import PATIENCE, Engine, report_lost, report_outcome, warn
+from cml_bench.runs.engines.engine import PATIENCE, Engine, lacking, report_lost, report_outcome, resources, warn
 from cml_bench.runs.events import CheckpointEvery, Event, Report
 from cml_bench.runs.job import Job
 
@@ -50,13 +50,27 @@ class Slurm(Engine):
     memory_gb: PositiveFloat = 8.0
     sbatch: str = ""
 
+    def check(self, jobs: Sequence[Job]) -> list[str]:
+        """Check the jobs; their devices are asked for where they run."""
+        from cml_bench.runs.check import check_jobs
+
+        return check_jobs(jobs, here=False, gpus=self.gpus)
+
+    def place(self, workers: int | None) -> str:
+        """Name the partition, and what a task has of it."""
+        where = "the cluster's default partition" if self.partition is None else f"partition {self.partition}"
+        at_once = "all at once" if workers is None else f"{workers} at once"
+        each = resources(self.cpus, self.gpus, self.memory_gb)
+        return (
+            f"The jobs run as tasks of one SLURM array in {where}, {at_once}, each with {each} for {self.minutes} "
+            f"minutes.{lacking('submitit', 'slurm')}"
+        )
+
     def execute(
         self, jobs: Sequence[Job], results: Path, report: Report, workers: int | None, checkpoint_every: CheckpointEvery
     ) -> None:
         """Submit the jobs, then wait for them; interrupted, cancel them."""
-        from cml_bench.runs.check import check_jobs
-
-        warn(report, check_jobs(jobs))
+        warn(report, self.check(jobs))
         tasks = self._submit(jobs, results.resolve(), workers, checkpoint_every)
         waiting, started, missed = dict(enumerate(tasks)), set[int](), dict.fromkeys(range(len(tasks)), 0)
         try:

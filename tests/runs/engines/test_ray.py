@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.engines.engine import parse_engine
@@ -141,6 +143,24 @@ def test_a_job_that_no_machine_has_room_for_is_refused(cluster: Cluster, small_j
             workers=None,
             report=lambda event: None,
             engine=f"ray address={cluster.address} gpus=4",
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_is_looked_for_where_the_job_runs(cluster: Cluster, small_jobs: Any, tmp_path: Path) -> None:
+    """The machine that submits need not have one; a job that finds none has a failed result that says so."""
+    jobs = small_jobs(device="cuda")
+    events: list[Event] = []
+    execute(jobs, tmp_path, workers=None, report=events.append, engine=f"ray address={cluster.address}")
+    assert outcomes(events) == [(0, "failed")]
+    assert json.loads(result_path(tmp_path, jobs[0]).read_text())["error"].startswith("device='cuda' cannot be used")
+    with pytest.raises(CmlBenchError, match="device='cdua' cannot be used"):
+        execute(
+            small_jobs(device="cdua"),
+            tmp_path,
+            workers=None,
+            report=events.append,
+            engine=f"ray address={cluster.address}",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cml_bench.errors import CmlBenchError
 from cml_bench.runs.events import Event
@@ -161,3 +163,21 @@ def test_a_requeued_task_goes_on_from_its_checkpoint(
 def test_a_task_that_asks_too_much_is_said(slurm: Path, small_jobs: Any, tmp_path: Path) -> None:
     with pytest.raises(CmlBenchError, match="SLURM takes no jobs here"):
         execute(small_jobs(), tmp_path, workers=None, report=lambda event: None, engine="slurm partition=nowhere")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_is_looked_for_where_the_job_runs(slurm: Path, small_jobs: Any, tmp_path: Path) -> None:
+    """The machine that submits need not have one; a job that finds none has a failed result that says so."""
+    jobs = small_jobs(device="cuda")
+    events: list[Event] = []
+    execute(jobs, tmp_path, workers=None, report=events.append, engine="slurm partition=debug memory_gb=1")
+    assert outcomes(events) == [(0, "failed")]
+    assert json.loads(result_path(tmp_path, jobs[0]).read_text())["error"].startswith("device='cuda' cannot be used")
+    with pytest.raises(CmlBenchError, match="device='cdua' cannot be used"):
+        execute(
+            small_jobs(device="cdua"),
+            tmp_path,
+            workers=None,
+            report=events.append,
+            engine="slurm partition=debug memory_gb=1",
+        )
