@@ -336,6 +336,17 @@ def test_check_says_how_a_criterion_on_another_is_named(capsys: Any, subject: st
     assert call(capsys, "check", subject)[2].endswith(f"a criterion stands on another: write criterion:{subject}\n")
 
 
+def test_check_says_which_kinds_it_knows(capsys: Any) -> None:
+    for subject, told in (
+        ("regime:long_tail", "are checks for a strategy (NAME), head:NAME, criterion:NAME and benchmark:NAME\n"),
+        ("dataset:./birds.py:Birds", "; for a data set write cml-bench data verify ./birds.py:Birds\n"),
+    ):
+        code, _, err = call(capsys, "check", subject)
+        assert code == 1
+        assert err.startswith(f"cml-bench: '{subject}' cannot be checked: ")
+        assert err.endswith(told)
+
+
 def test_check_exits_with_1_and_names_what_failed(capsys: Any) -> None:
     code, out, err = call(capsys, "check", "criterion:assume_negative scope=seen")
     assert code == 1

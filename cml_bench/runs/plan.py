@@ -15,11 +15,13 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 
+from cml_bench.data.data_set import DataSet
 from cml_bench.errors import CmlBenchError, suggest
 from cml_bench.losses.criterion import Criterion, CriterionMeta
 from cml_bench.models.heads.head import Head
 from cml_bench.models.wrappers.wrapper import Wrapper
 from cml_bench.options import Pairs, arguments, beyond_defaults, convert, recorded
+from cml_bench.regimes.regime import Regime
 from cml_bench.registry import load, load_class
 from cml_bench.runs.benchmark import Benchmark, load_benchmark, option_of_benchmark
 from cml_bench.runs.declared import check_criterion, check_strategy_class
@@ -43,6 +45,15 @@ _OF_COMMANDS = {
     "class_orders": ("--class-orders", "class_orders"),
 }
 """What is easily taken for an option: what the commands call it, and suites."""
+_OTHER_PARTS: dict[type, str] = {
+    Criterion: "a criterion: a method takes it as loss={name}, a check as criterion:{name}",
+    Head: "a head: a method takes it as head={name}, a check as head:{name}",
+    Benchmark: "a benchmark: cml-bench run {name} runs methods on it, a check takes it as benchmark:{name}",
+    DataSet: "a data set: a benchmark reads it, and cml-bench data verify {name} checks it",
+    Regime: "a regime: it is set as regime={name}",
+    Wrapper: "a wrapper: a method takes it as wrap={name}",
+}
+"""What is no strategy, and where it goes."""
 
 
 @dataclass(frozen=True)
@@ -302,9 +313,9 @@ def _learner(method: Method, target: Any, options: dict[str, str]) -> tuple[Any,
     if inspect.isclass(target) and issubclass(target, Strategy):
         return target(**convert(target, options, owner=owner, beside=_beside(method, target), written=written)), {}
     is_learner = inspect.isclass(target) and issubclass(target, (BaseSGDTemplate, SupervisedPlugin))
-    for kind, key, what in ((Criterion, "loss", "criterion"), (Head, "head", "head")):
-        if inspect.isclass(target) and issubclass(target, kind):
-            raise CmlBenchError(f"{name!r} is a {what}: a method takes it as {key}={name}, a check as {what}:{name}")
+    for part, told in _OTHER_PARTS.items():
+        if inspect.isclass(target) and issubclass(target, part):
+            raise CmlBenchError(f"{name!r} is {told.format(name=name)}")
     if not is_learner and not inspect.isfunction(target):
         raise CmlBenchError(
             f"{name!r} is no strategy: give a cml_bench Strategy, an Avalanche strategy or plugin class, or a factory"

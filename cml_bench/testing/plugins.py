@@ -26,6 +26,11 @@ def check(subject: str, *, raise_on_failure: bool = True) -> list[CheckOutcome]:
     makers = {"benchmark": check_benchmark, "criterion": check_criterion, "head": check_head}
     if kind in makers:
         return makers[kind](rest, raise_on_failure=raise_on_failure)
+    if kind in ("regime", "wrapper", "dataset"):
+        raise CmlBenchError(
+            f"{subject!r:.100} cannot be checked: there are checks for a strategy (NAME), head:NAME, criterion:NAME "
+            "and benchmark:NAME" + (f"; for a data set write cml-bench data verify {rest}" if kind == "dataset" else "")
+        )
     if "+" in subject.partition(" ")[0]:
         raise CmlBenchError(
             f"{subject!r:.100} is no strategy, a criterion stands on another: write criterion:{subject}"

@@ -268,7 +268,7 @@ def test_counting_keeps_no_label_table(tiny_source: Any, tiny_labels: Any, monke
 
 def test_an_order_that_nobody_named_is_the_default() -> None:
     facts = cml_bench.describe("digits", n_train=100, n_test=40).facts
-    assert facts["class order"] == "default (published)"
+    assert facts["class order"] == "default (as in the data set)"
 
 
 def test_describe_is_a_python_call() -> None:

@@ -97,6 +97,20 @@ def test_options_of_a_specification_are_used() -> None:
             "criterion:cml_bench.losses.asl:ASL",
         ),
         ("cml_bench.models.heads.dlfl:DLFLHead", "'cml_bench.models.heads.dlfl:DLFLHead' is a head: "),
+        (
+            "cml_bench.benchmarks.digits:Digits",
+            "'cml_bench.benchmarks.digits:Digits' is a benchmark: cml-bench run cml_bench.benchmarks.digits:Digits "
+            "runs methods on it, a check takes it as benchmark:cml_bench.benchmarks.digits:Digits",
+        ),
+        (
+            "cml_bench.data.sets.coco:COCO",
+            "'cml_bench.data.sets.coco:COCO' is a data set: a benchmark reads it, and cml-bench data verify "
+            "cml_bench.data.sets.coco:COCO checks it",
+        ),
+        (
+            "cml_bench.regimes.long_tail:LongTail",
+            "'cml_bench.regimes.long_tail:LongTail' is a regime: it is set as regime=cml_bench.regimes",
+        ),
     ],
 )
 def test_a_wrong_specification_is_one_sentence(spec: str, sentence: str) -> None:

@@ -268,8 +268,8 @@ def _facts(
     if benchmark.experiences or benchmark.assignment == "curated":
         order = "explicit lists"
     elif class_order is None:
-        # As runs and tables call it.
-        order = f"default ({order})"
+        # As runs and tables call it. The option is called published where nothing need have been.
+        order = f"default ({'as in the data set' if order == 'published' else order})"
     changed = {key: value for key, value in _changed(benchmark).items() if key != "missing"}
     if class_order is not None:
         changed["class_order"] = class_order
