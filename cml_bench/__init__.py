@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cml_bench.metrics.predictions import Predictions
     from cml_bench.models.angles import angle_law, head_angles, label_angles
     from cml_bench.models.heads.head import Head, HeadMeta, HeadOutput
+    from cml_bench.regimes.regime import Question, Regime, RegimeMeta
     from cml_bench.report.explanation.explain import Explanation, explain
     from cml_bench.report.stored.export import export_results
     from cml_bench.report.stored.rescore import rescore
@@ -57,6 +58,7 @@ _HOMES = {
     "cml_bench.metrics.predictions": ("Predictions",),
     "cml_bench.models.angles": ("angle_law", "head_angles", "label_angles"),
     "cml_bench.models.heads.head": ("Head", "HeadMeta", "HeadOutput"),
+    "cml_bench.regimes.regime": ("Question", "Regime", "RegimeMeta"),
     "cml_bench.report.stream.describe": ("describe",),
     "cml_bench.report.explanation.explain": ("Explanation", "explain"),
     "cml_bench.report.stored.export": ("export_results",),
@@ -96,6 +98,9 @@ __all__ = [
     "HeadOutput",
     "LabelTable",
     "Predictions",
+    "Question",
+    "Regime",
+    "RegimeMeta",
     "RunContext",
     "Source",
     "Strategy",

@@ -228,7 +228,8 @@ def command_page() -> str:
         for each in command.params:
             if each.name == "help":
                 continue
-            name = ", ".join(each.opts) if each.param_type_name == "option" else each.name.upper()
+            words = [*each.opts, *each.secondary_opts]
+            name = ", ".join(words) if each.param_type_name == "option" else each.name.upper()
             default = "" if each.default in (None, (), []) or callable(each.default) else f"`{as_text(each.default)}`"
             meaning = " ".join((getattr(each, "help", None) or "").split()).replace("|", "&#124;")
             rows.append(f"| `{name}` | {'needed' if each.required else default} | {meaning} |")

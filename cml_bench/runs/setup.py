@@ -42,6 +42,11 @@ def make_backbone(plan: Plan, sources: tuple[Source, Source]) -> Backbone | Give
     given = given_features(sources, config, plan.benchmark.training)
     if given is not None:
         return given
+    if config.backbone.partition(":")[0].endswith(".py"):
+        raise CmlBenchError(
+            f"backbone={config.backbone} is a path, and backbones are timm models by name: register yours with "
+            "timm.models.register_model in the benchmark's file and give that name (docs/how_to/own_backbone.md)"
+        )
     backbone = build_backbone(
         config.backbone,
         checkpoint=Path(config.checkpoint) if config.checkpoint else None,

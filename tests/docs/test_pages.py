@@ -91,6 +91,7 @@ def small(words: list[str]) -> list[str]:
     if words[1] not in ("run", "sweep"):
         return words
     on_digits = words[1] == "sweep" or words[2:3] == ["digits"] or words[2:3] == [] or words[2].startswith("--")
+    on_digits = on_digits or words[2].endswith("Digits")
     on_features = "feature_table" in words
     settings = [*SCENES] if on_digits else [] if on_features or words[2].endswith("BirdStream") else [*PHOTOS]
     kept = words[:2]

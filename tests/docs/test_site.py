@@ -84,6 +84,21 @@ def test_metrics_and_the_python_interface_are_there(site: Path) -> None:
     assert all(name in python for name in cml_bench.__all__ if not name.startswith("__"))
 
 
+def test_every_option_of_every_command_is_there(site: Path) -> None:
+    import typer.main
+
+    from cml_bench.cli import app
+
+    page, waiting = words(site / "reference" / "command_line.html"), [typer.main.get_command(app)]
+    said = set(re.findall(r"--?[\w-]+", page))
+    while waiting:
+        command: Any = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        for each in () if hasattr(command, "commands") else command.params:
+            options = {*each.opts, *each.secondary_opts} if each.param_type_name == "option" else set()
+            assert options - {"--help"} <= said, (command.name, options)
+
+
 def test_no_link_within_the_guide_is_dead(site: Path) -> None:
     pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html") if page.name != "404.html"}
     assert len(pages) > 30

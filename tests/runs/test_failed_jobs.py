@@ -132,6 +132,11 @@ def test_a_curriculum_of_another_length_is_refused(small_jobs: Any, tmp_path: Pa
         (["naive"], ["device=gpu"], "device='gpu' cannot be used"),
         (["naive"], ["backbone=resnet_18"], "did you mean 'resnet18'?"),
         (["naive"], ["backbone=mobilenet_v2"], "did you mean 'mobilenetv2_"),
+        (
+            ["naive"],
+            ["backbone=./net.py:Net"],
+            "register yours with timm.models.register_model in the benchmark's file",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_sentence(methods: list[str], options: list[str], sentence: str) -> None:
