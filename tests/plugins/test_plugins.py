@@ -18,6 +18,22 @@ SAMPLES = Path(__file__).with_name("sample_learners.py")
 NAIVE = "avalanche.training.supervised:Naive"
 EWC = {"ewc_lambda": 0.5, "mode": "separate", "keep_importance_data": True}
 SMALL = ("n_train=60", "n_test=40", "epochs=1")
+LOADERS = """
+from avalanche.training.supervised import Naive
+from cml_bench.streams.loading import BatchLoader
+from cml_bench.training.context import private_generator
+
+class OurLoaders(Naive):
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.order = private_generator(0, "batches")
+
+    def make_train_dataloader(self, **kwargs):
+        self.dataloader = BatchLoader(self.adapted_dataset, self.train_mb_size, generator=self.order)
+
+    def make_eval_dataloader(self, **kwargs):
+        self.dataloader = BatchLoader(self.adapted_dataset, self.eval_mb_size)
+"""
 
 
 def run(method: str) -> Run:
@@ -36,6 +52,13 @@ def same(one: Run, other: Run) -> bool:
 @pytest.fixture(scope="module")
 def upstream() -> Run:
     return run(NAIVE)
+
+
+def test_upstream_naive_differs_from_ours_by_its_draws_alone(tmp_path: Path) -> None:
+    """With the suite's loaders it shuffles, and starts new labels, as ours does: the same logits to the bit."""
+    path = tmp_path / "ours.py"
+    path.write_text(LOADERS)
+    assert same(run(f"{path}:OurLoaders"), run("naive"))
 
 
 @pytest.mark.parametrize(
