@@ -69,7 +69,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links between pages to where the pages are in the guide; what is not in it stays a name."""
+    """Lead links between pages to where the pages are in the guide; what is not in it stays a name.
+
+    What a page says to readers of a clone alone is left out.
+    """
+    markdown = re.sub(r"<!-- in a clone -->.*?<!-- on the site, too -->", "", markdown, flags=re.DOTALL)
     where = page.file.src_uri
     here = where.removeprefix("repository/") if where.startswith("repository/") else f"docs/{where}"
 
