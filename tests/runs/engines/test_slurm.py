@@ -114,6 +114,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             folder / "log" / "slurmctld.log"
         ).read_text() + (folder / "log" / "slurmd.log").read_text()
         yield folder
+        # A task whose result is there has not ended yet; without its controller it would wait for ever.
+        answers("scancel", "--user=root")
+        wait_for(lambda: not answers("squeue", "--noheader").strip(), 30)
     finally:
         for process in reversed(started):
             process.send_signal(signal.SIGTERM)
