@@ -89,10 +89,9 @@ def run_on_devices(config: TrainingConfig, report: Report, arguments: dict[str, 
         arguments: Further arguments of ``run_job``.
 
     Raises:
-        CmlBenchError: If there are fewer GPUs, what the job raised, or a sentence about a process that was killed.
+        CmlBenchError: What the job raised, or a sentence about a process that was killed.
         RuntimeError: An error that nobody foresaw, with the traceback of the process where it happened.
     """
-    check_device(config.device, config.devices)
     environments = _fabric_part("lightning_fabric.plugins.environments.lightning", config)
     # It would say which processes it ends; the job ends in one sentence.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)

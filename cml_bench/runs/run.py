@@ -22,7 +22,7 @@ from cml_bench.runs.benchmark import load_sources
 from cml_bench.runs.checkpoint import Checkpoints, Logits, identity, remove_checkpoints
 from cml_bench.runs.claim import claim
 from cml_bench.runs.cost import CostMeter, ImageCounter
-from cml_bench.runs.devices import prepare_backbone, run_on_devices
+from cml_bench.runs.devices import check_device, prepare_backbone, run_on_devices
 from cml_bench.runs.engines.engine import SKIPPED
 from cml_bench.runs.events import CHECKPOINT_EVERY, CheckpointEvery, Event, Report
 from cml_bench.runs.federated import make_course
@@ -82,6 +82,7 @@ def run_job(
         CmlBenchError: If the input is bad or the loss diverges.
     """
     resolved = plan(job)
+    check_device(resolved.training.device, 1 if is_divided() else resolved.training.devices)
     if resolved.training.devices > 1 and not is_divided():
         given = {"job": job, "index": index, "models_beside": models_beside, "log": log}
         rhythm = {"checkpoints": checkpoints, "checkpoint_every": checkpoint_every}

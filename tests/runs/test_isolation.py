@@ -74,7 +74,6 @@ def test_a_phase_goes_on_after_one_within_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_gpu_that_is_asked_is_the_jobs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is at hand: what torch would be asked is written down in its place."""
     asked: list[object] = []
-    monkeypatch.setattr("cml_bench.runs.cost.check_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 3 * 2**20)
     for device, expected, questions in (("cpu", {}, []), ("cuda:1", {"training": 3.0}, [torch.device("cuda:1")] * 2)):
