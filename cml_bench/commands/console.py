@@ -46,17 +46,19 @@ def check_output(output: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Find out that results cannot be written into a folder, without making it.
+    """Find out that a folder cannot be one of results, without making it.
+
+    One that is there may be read without being written, where nothing is left to run.
 
     Raises:
-        CmlBenchError: If it, or what it would lie in, is a file or cannot be written.
+        CmlBenchError: If it, or what it would lie in, is a file, or it is not there and cannot be made.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise CmlBenchError(
             f"results folder {folder} cannot be made, as {there} is a file: name a folder with --results"
         )
-    if not os.access(there, os.W_OK):
+    if there != folder.absolute() and not os.access(there, os.W_OK):
         raise CmlBenchError(
             f"results folder {folder} cannot be written (no permission in {there}): name a folder with --results"
         )

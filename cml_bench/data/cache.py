@@ -148,16 +148,21 @@ def _path(cache_dir: Path, key: CacheKey, shelf: Shelf) -> Path:
 
 
 def _only_like(key: CacheKey, folder: Path, shelf: Shelf) -> CacheKey:
-    """Return the stored key that says what a key knows; the key itself if there is none."""
+    """Return the stored key that says what a key knows; the key itself if there is none.
+
+    A key of before something became a part of it is taken where no other is there.
+    """
     known = {name: value for name, value in key.items() if value is not None}
-    found = []
+    found: list[CacheKey] = []
+    before: list[CacheKey] = []
     for path in folder.glob("*.json"):
         try:
             stored = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        if stored.keys() == key.keys() and known.items() <= stored.items():
-            found.append(stored)
+        if known.items() <= stored.items() and stored.keys() <= key.keys():
+            (found if stored.keys() == key.keys() else before).append(stored)
+    found = found or before
     if len(found) > 1:
         unknown = ", ".join(sorted(key.keys() - known.keys()))
         raise CmlBenchError(

@@ -100,7 +100,9 @@ class Source(ABC):
         if self.features is None:
             return None
         values = np.ascontiguousarray(self.features.numpy())
-        return hashlib.sha256(f"{values.dtype} {values.shape}\n".encode() + values.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{values.dtype} {values.shape}\n".encode())
+        digest.update(values.data)
+        return digest.hexdigest()
 
     @property
     def cache_key(self) -> dict[str, str | None]:

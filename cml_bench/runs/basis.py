@@ -7,6 +7,7 @@ Pictures are none of these, since a copy that is as good has other times; their 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -83,12 +84,18 @@ def present_basis(job: Job, data: Data) -> Basis:
     Raises:
         CmlBenchError: If the job cannot be read.
     """
-    checkpoint, weights = plan(job).training.checkpoint, None
+    checkpoint, weights = _checkpoint(dataclasses.replace(job, class_order="default", seed=0)), None
     if checkpoint:
         # Who runs the job is told that it is not there.
         with suppress(OSError):
             weights = _known_digest(Path(checkpoint))
     return basis_of(job, data, weights)
+
+
+@functools.lru_cache(maxsize=1024)
+def _checkpoint(job: Job) -> str | None:
+    """Return the checkpoint that a job names, or its benchmark; the same on every seed and class order."""
+    return plan(job).training.checkpoint
 
 
 def present_data(job: Job) -> Data:
@@ -128,9 +135,10 @@ def named_files(job: Job) -> dict[str, str]:
 
 
 def _known_digest(path: Path) -> str:
-    """Return the digest of a file, read once while its size and time are the same, or of a folder of weights."""
-    path, state = path.resolve(), path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns) if path.is_file() else digest_of(path)
+    """Return the digest of a file, or of a folder of weights, read once while sizes and times are the same."""
+    path = path.resolve()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return _digest(path, *((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @functools.cache

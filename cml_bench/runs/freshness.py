@@ -47,7 +47,8 @@ def judge(jobs: Sequence[Job], results: Path) -> Judgement:
         NewerResultError: If a result is of a newer version of cml_bench, which must not be written over.
     """
     status: dict[Job, Status] = {}
-    data: dict[tuple[str, Pairs], Data] = {}
+    # Read once for all methods and seeds, and not again if it cannot be read.
+    data: dict[tuple[str, Pairs], Data | CmlBenchError] = {}
     doubt = None
     for job in jobs:
         result = kept_result(results, job)
@@ -55,12 +56,15 @@ def judge(jobs: Sequence[Job], results: Path) -> Judgement:
             status[job] = "missing" if result is None else "failed"
             continue
         status[job] = "done"
+        where = (job.benchmark, job.options)
         try:
-            # Read once for all methods and seeds.
-            where = (job.benchmark, job.options)
-            data[where] = data.get(where) or present_data(job)
-            if present_basis(job, data[where]).has_left(result):
+            if where not in data:
+                data[where] = present_data(job)
+            if isinstance(found := data[where], CmlBenchError):
+                continue
+            if present_basis(job, found).has_left(result):
                 status[job] = "changed"
         except CmlBenchError as error:
+            data.setdefault(where, error)
             doubt = doubt or error
     return Judgement(status, doubt)

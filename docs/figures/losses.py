@@ -18,6 +18,8 @@ REGIMES = {
     "missing_positives rate=0.6": "60 % of the positives overlooked",
     "single_positive": "a single positive marked",
 }
+SCALED = {"0.85": ", alpha x 17/2", "0.45": ", alpha x 28/6"}
+"""What EM's constants for three labels at a time are called."""
 AT_ONCE, STREAM = 18, 3
 """Labels that arrive together."""
 
@@ -28,9 +30,10 @@ def read(table: str) -> pd.DataFrame:
     methods = jobs["method"].map(parse_method)
     options = methods.map(lambda method: dict(method.loss_options))
     base = options.map(lambda given: given.get("base", ""))
-    constants = options.map(lambda given: "".join(f" {key}={given[key]}" for key in ("alpha", "k") if key in given))
+    constants = options.map(lambda given: f" k={given['k']}" if "k" in given else "")
+    scaled = options.map(lambda given: SCALED.get(given.get("alpha", ""), ""))
     return jobs.assign(
-        loss=("an + " + base).where(base != "", methods.map(lambda method: str(method.loss))) + constants,
+        loss=("an + " + base).where(base != "", methods.map(lambda method: str(method.loss))) + constants + scaled,
         rate=methods.map(lambda method: dict(method.options)["lr"]),
         block=jobs["class_order"] + " " + jobs["seed"].astype(str),
         value=100 * jobs["last_map"],
@@ -80,8 +83,8 @@ def draw(path: Path) -> None:
     found = gains()
     panels = [*REGIMES][1:]
     # Known labels alone (bce) lie far to the left of everything.
-    at_once, stream = (found.loc[(increment, panels[-1]), "gain"] for increment in (AT_ONCE, STREAM))
-    order = [*stream.index.difference(at_once.index), *at_once.drop(["an", "bce"]).sort_values().index]
+    at_once = found.loc[(AT_ONCE, panels[-1]), "gain"].drop(["an", "bce"])
+    order = [*(f"em{name}" for name in SCALED.values()), *at_once.sort_values().index]
     figure, axes = plt.subplots(1, 2, figsize=(7.4, 0.24 * len(order) + 1.2), sharey=True, layout="constrained")
     for panel, regime in zip(axes, panels, strict=True):
         panel.axvline(0, color="0.6", linewidth=0.8)

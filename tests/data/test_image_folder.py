@@ -85,7 +85,7 @@ def test_images_are_relative_to_the_root(root: Path) -> None:
         ("file,cat\na.jpg,1\nb.jpg,2\n", r"line 3 of .*train\.csv says '2' for label 'cat': write 0 or 1"),
         ("file,cat\na.jpg,1\n\nb.jpg,\n", r"line 4 of .*train\.csv says '' for label 'cat'"),
         ("file,cat,dog\na.jpg,1,0\nb.jpg,1\n", r"line 3 of .*train\.csv has 2 values under 3 heads"),
-        ("file,cat\na.jpg,1\n,\n", r"line 3 of .*train\.csv names no image: write its file, or delete the line"),
+        ("file,cat\na.jpg,1\n,1\n", r"line 3 of .*train\.csv names no image: write its file, or delete the line"),
         ("file,cat\n  ,1\n", r"line 2 of .*train\.csv names no image"),
         ("file,cat\na.jpg,1,0\n", r"line 2 of .*train\.csv has 3 values under 2 heads"),
         (
@@ -155,3 +155,8 @@ def test_the_benchmark_deals_the_labels_in_the_order_of_the_head_line(root: Path
     assert (scenario.label_names, scenario.n_seen) == (("dog", "cat", "owl"), (2, 3))
     assert [rows.tolist() for rows in scenario.splits["train"].experiences] == [[0, 1], [1, 2]]
     assert [rows.tolist() for rows in scenario.splits["test"].experiences] == [[0], [0, 1]]
+
+
+def test_rows_that_a_spreadsheet_left_empty_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("file,cat,dog\na.jpg,1,0\n,,\n\n,,\n")
+    assert ImageFolder(root=str(tmp_path)).source("train", "train", missing="ignore").files.tolist() == ["a.jpg"]

@@ -14,6 +14,7 @@ from torchvision.io import write_png
 from cml_bench.data.data_set import Missing
 from cml_bench.data.pixel_cache import cached_pixels
 from cml_bench.data.sets.image_folder import ImageFolder
+from cml_bench.data.source import Source
 from cml_bench.errors import CmlBenchError
 from cml_bench.models.backbones import Backbone, build_backbone
 from cml_bench.models.features import extract_features
@@ -115,3 +116,19 @@ def test_what_is_cached_serves_without_the_pictures(tmp_path: Path) -> None:
         pixels(one, cache, missing="ignore")
     with pytest.raises(CmlBenchError, match=r"1\.png"):
         pixels(one, tmp_path / "empty", missing="ignore")
+
+
+def test_what_was_cached_before_files_were_part_of_the_key_is_found_without_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one entry that can be meant is taken: images that are gone cannot be read again."""
+    folder, cache, now = paint(tmp_path / "one", 10), tmp_path / "cache", Source.cache_key
+    assert isinstance(now, property)
+    assert now.fget is not None
+    before = property(lambda source: {name: part for name, part in now.fget(source).items() if name != "files"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "cache_key", before)
+        pixels(folder, cache)
+    shutil.rmtree(folder / "p")
+    assert pixels(folder, cache, missing="ignore") == [11, 12]
+    assert entries(cache / "pixels") == 1

@@ -62,6 +62,7 @@ def test_the_table_and_the_claims_are_those_of_the_jobs(script: dict[str, Any]) 
         assert f"{name} by {told(single.loc[loss])}" in PAGE
     assert {f"{single.loc[loss, 'gain']:.1f}" for loss in ("splc", "em_apl")} == {"1.3"}
     assert {f"{single.loc[loss, 'gain']:.1f}" for loss in ("em", "epr")} == {"1.1"}
+    assert f"RLSEP by {told(single.loc['an + rlsep'])} (AN" in PAGE
     assert f"ROLE is {told(missing.loc['role'])}, EM {told(missing.loc['em'])} above it" in PAGE
     assert (found.loc[AT_ONCE].loc[[SINGLE, MISSING]]["high"].unstack()[["an_ls", "an + focal", "an + db"]] < 0).all(
         axis=None
@@ -73,15 +74,17 @@ def test_the_table_and_the_claims_are_those_of_the_jobs(script: dict[str, Any]) 
         "SPLC is {}, EPR {}, Hill {} below".format(*(told(single.loc[loss], -1) for loss in ("splc", "epr", "hill")))
         in PAGE
     )
-    means = [single.loc[loss, "mean"] for loss in ("em", "em_apl", "an", "em alpha=0.85", "em")]
+    means = [single.loc[loss, "mean"] for loss in ("em", "em_apl", "an", "em, alpha x 17/2", "em")]
     assert "collapse ({:.1f} and {:.1f}, where AN has {:.1f})".format(*means) in PAGE
     assert "EM has {:.1f} in place of {:.1f}".format(*means[3:]) in PAGE
-    assert f"({told(single.loc['em alpha=0.85'], -1)} below AN)" in PAGE
-    assert (
-        f"worse than 0.1 ({missing.loc['em alpha=0.85', 'mean']:.1f} against {missing.loc['em', 'mean']:.1f})" in PAGE
+    assert f"({told(single.loc['em, alpha x 17/2'], -1)} below AN)" in PAGE
+    means = [missing.loc[loss, "mean"] for loss in ("em, alpha x 28/6", "em")]
+    assert "gives {:.1f} in place of {:.1f}".format(*means) in PAGE
+    gains = (
+        "RLSEP on AN is {}, Hill {}, EPR {}, WAN {} and SPLC {} above AN, against {:.1f}, {:.1f}, {:.1f}, {:.1f} and "
+        "{:.1f} at once"
     )
-    gains = "RLSEP on AN is {}, Hill {} and EPR {} above AN, against {:.1f}, {:.1f} and {:.1f} at once"
-    losses = ("an + rlsep", "hill", "epr")
+    losses = ("an + rlsep", "hill", "epr", "wan", "splc")
     at_once = [gain[(AT_ONCE, MISSING, loss), "gain"] for loss in losses]
     assert gains.format(*(told(missing.loc[loss]) for loss in losses), *at_once) in PAGE
     prices = [told(gain[(increment, FULL, "hill"), :], -1) for increment in (STREAM, AT_ONCE)]
@@ -97,10 +100,13 @@ def test_what_is_lost_and_what_does_not_carry_over(script: dict[str, Any]) -> No
         lost.append(told(estimate(wide[FULL] - wide[SINGLE])))
     assert "AN is {} below full annotation, at once {}.".format(*lost) in PAGE
     correlations = []
-    for regime in (SINGLE, MISSING):
+    for regime in (SINGLE, MISSING, FULL):
         both = [found.loc[(increment, regime), "mean"] for increment in (AT_ONCE, STREAM)]
         correlations.append(both[0].corr(both[1].reindex(both[0].index), method="spearman"))
-    assert "is {:.2f} under single positives, {:.2f} with 60 % overlooked".format(*correlations) in PAGE
+    assert (
+        "is {:.2f}, against {:.2f} with 60 % overlooked and {:.2f} where every label is marked".format(*correlations)
+        in PAGE
+    )
     wide = jobs[jobs["increment"] == AT_ONCE].pivot_table(index=["regime", "block"], columns="loss", values="value")
     changes = [(wide[f"{loss} k=1.54"] - wide[loss]).loc[MISSING] for loss in ("role", "epr")]
     assert f"adds {told(estimate(changes[0]))} to ROLE" in PAGE

@@ -134,7 +134,17 @@ def test_differences_over_seeds_say_of_which_orders_they_speak(one: Any, frame_o
     table = one(frame_of(*jobs), "last_map", baseline="er")
     assert table.differences is not None
     assert table.differences.loc["lwf", "p_holm"] < 0.05
-    assert table.notes[-1].endswith(" They speak of these 3 class orders; turned around: lwf (random:2).")
+    assert table.notes[-1].endswith(" Over seeds they speak of these 3 class orders; turned around: lwf (random:2).")
     more = one(frame_of(*grid_of(2, 6, er=0.5, lwf=0.6)), "last_map", baseline="er")
     assert "paired over the same class orders, each by the mean of its seeds, with 95 % interval" in more.notes[-1]
     assert "speak of" not in more.notes[-1]
+
+
+def test_a_row_with_fewer_orders_is_told_from_the_others(one: Any, frame_of: Any, grid_of: Any) -> None:
+    """Four orders of two seeds are eight pairs, where the others have eight orders."""
+    frame = frame_of(*grid_of(2, 8, er=0.5, lwf=0.4), *grid_of(2, 4, naive=0.3))
+    table = one(frame, "last_map", baseline="er")
+    assert table.differences is not None
+    assert table.differences["n"].to_dict() == {"lwf": 8, "naive": 8}
+    assert "each by the mean of its seeds (naive: seeds, too), with" in table.notes[-1]
+    assert table.notes[-1].endswith(" Over seeds they speak of these 4 class orders.")

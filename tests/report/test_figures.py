@@ -360,7 +360,7 @@ def test_a_mean_over_fewer_jobs_is_on_no_front(drawing_section: Make) -> None:
     front = picture.data.set_index("method")["pareto"]
     assert not front["er"]
     assert front[["lwf", "naive"]].any()
-    assert "Nor have methods that lack jobs of the others: er" in picture.caption
+    assert "Not looked at for it, for lack of jobs of the others: er" in picture.caption
 
 
 def test_the_ranks_say_how_many_blocks_they_leave_out(drawing_section: Make) -> None:

@@ -129,7 +129,7 @@ def test_everything_missing_is_noted(tmp_path: Path) -> None:
 def test_a_job_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     table = rows(write(tmp_path, *(result("er", seed, 0.5) for seed in (0, 0, 1)), result("naive", 0, 0.1)))
     assert table.loc["er", "n"] == 2
-    assert table.loc["er", "notes"] == "1 older result of a job left out"
+    assert table.loc["er", "notes"] == "1 older result left out"
     assert table.loc["naive", "notes"] == "incomplete: 1 of 2 jobs"
 
 
@@ -142,7 +142,7 @@ def test_of_two_results_of_a_job_the_newest_counts(tmp_path: Path) -> None:
     for name, documents in (("a", (old, new)), ("b", (new, old))):
         table = rows(write(tmp_path / name, *documents, result("lwf", 0, 0.5)))
         assert table.loc["er", "last_map_mean"] == 0.7
-        assert table.loc["er", "notes"] == "1 older result of a job left out"
+        assert table.loc["er", "notes"] == "1 older result left out"
     table = rows(write(tmp_path / "c", result("er", 0, 0.1), {**new, "key": "new"}))
     assert table.loc["er", "last_map_mean"] == 0.7, "one that does not say when it was made is older"
 
@@ -450,7 +450,10 @@ def test_a_file_that_was_edited_between_jobs_is_no_mean_of_two_versions(tmp_path
     ]
     for number, each in enumerate(documents):
         each["key"] = str(number)
-    table = rows(write(tmp_path, *documents))
+    folder = write(tmp_path, *documents)
+    table = rows(folder)
+    (compared,) = compare(collect(folder), METRICS).benchmarks
+    assert f"Left out, for their file was edited since: results of {mine} (3). Run them again." in compared.notes
     assert table.loc[mine, ["last_map_mean", "n"]].tolist() == pytest.approx([0.5, 2])
-    assert table.loc[mine, "notes"] == "incomplete: 2 of 3 jobs; 3 older results of jobs left out"
+    assert table.loc[mine, "notes"] == "incomplete: 2 of 3 jobs; 3 older results left out"
     assert table.loc["er", "n"] == 3

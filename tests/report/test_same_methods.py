@@ -46,7 +46,7 @@ def test_defaults_that_are_named_make_no_other_row(frame_of: Any, job: Any) -> N
     (table,) = compare(frame, ["last_map"], baseline="naive head=linear").benchmarks
     assert table.rows["method"].tolist() == ["er", "naive"]
     assert table.rows["n"].tolist() == [4, 3]
-    assert table.rows.loc[1, "notes"] == "incomplete: 3 of 4 jobs; 1 older result of a job left out"
+    assert table.rows.loc[1, "notes"] == "incomplete: 3 of 4 jobs; 1 older result left out"
     assert table.baseline == "naive"
     told = "The same under a longer name, and counted as what stands in brackets: er head=linear memory_size=2000 (er)"
     assert f"{told}, naive head=linear (naive)." in table.notes

@@ -78,7 +78,9 @@ def test_rows_and_verdict_weigh_class_orders_alike(one: Any, frame_of: Any, grid
     assert f"Best last mAP: lwf, {gap:.1f} above er" in table.notes[0]
     marks = make_grid(table).marks["last mAP"]
     assert marks[table.rows["method"] == "lwf"].tolist() == ["best"]
-    assert "Means, deviations and intervals are over class orders, each by the mean of its seeds." in table.notes
+    assert any(
+        note.startswith("Means, deviations and intervals of rows with 6 class orders or more") for note in table.notes
+    )
 
 
 def test_intervals_of_a_table_say_of_what_they_speak(frame_of: Any, grid_of: Any, one: Any) -> None:
@@ -86,3 +88,17 @@ def test_intervals_of_a_table_say_of_what_they_speak(frame_of: Any, grid_of: Any
     few, many = (one(frame_of(*grid_of(3, orders, er=0.5, lwf=0.4))) for orders in (3, 6))
     assert f"{told} these 3 class orders, not of another order." in make_grid(few, intervals=True).notes
     assert not any(told in note for note in make_grid(many, intervals=True).notes)
+
+
+def test_a_cell_of_one_order_is_over_seeds(one: Any, frame_of: Any, grid_of: Any) -> None:
+    frame = frame_of(*grid_of(3, 8, er=0.5, lwf=0.4))
+    table = one(frame, "last_map", columns="class_order")
+    assert not any("are over these, each by the mean" in note for note in table.notes)
+    cell = table.rows.set_index("method").loc["er"]
+    assert cell["default_n"] == 3
+    assert cell["default_level"] == 0.75
+
+
+def test_no_interval_is_spoken_of_where_there_is_none(one: Any, frame_of: Any, grid_of: Any) -> None:
+    grid = make_grid(one(frame_of(*grid_of(1, 1, er=0.5, lwf=0.4))), intervals=True)
+    assert not any("Intervals" in note for note in grid.notes)

@@ -283,3 +283,21 @@ def test_checkpoints_of_a_job_that_is_done_go(root: Path, results: Path, monkeyp
     assert not folder.exists()
     assert result_path(results, job).read_bytes() == before
     assert not list(results.rglob("*.lock"))
+
+
+def test_data_that_cannot_be_read_are_tried_once(root: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken file of minutes would else be read again for every finished job."""
+    jobs = [table_job(root, "naive"), table_job(root, "er memory_size=10")]
+    for job in jobs:
+        run_and_store(job, results)
+    tried: list[Job] = []
+
+    def fails(job: Job) -> Any:
+        tried.append(job)
+        raise CmlBenchError("the disk is gone")
+
+    monkeypatch.setattr("cml_bench.runs.freshness.present_data", fails)
+    judged = judge(jobs, results)
+    assert len(tried) == 1
+    assert str(judged.doubt) == "the disk is gone"
+    assert judged.to_run() == []

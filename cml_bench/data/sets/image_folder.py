@@ -107,7 +107,7 @@ class _Sheet:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file, strict=True)
-                told = [(reader.line_num, row) for row in reader if row]
+                told = [(reader.line_num, row) for row in reader if any(row)]
         except (csv.Error, UnicodeDecodeError) as error:
             raise CmlBenchError(f"{path} is no CSV file in UTF-8 ({error}): correct it") from None
         if not told:

@@ -69,7 +69,7 @@ def draw(section: Section, column: str) -> Picture | None:
         interval_words(data, section.n_orders, "Thin bars"),
         "Ringed and joined: the Pareto front, methods that no other one beats on both.",
         f"Bounds, which may see what others may not, have no part in it: {', '.join(bounds)}." if bounds else "",
-        f"Nor have methods that lack jobs of the others: {', '.join(fewer)}." if fewer else "",
+        f"Not looked at for it, for lack of jobs of the others: {', '.join(fewer)}." if fewer else "",
         f"On the front, but in grey: {', '.join(grey)}." if grey else "",
         begins,
         f"Not measured: {', '.join(lacking)}." if lacking else "",

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 
 from cml_bench.options import as_text
 from cml_bench.report.figures.section import Run
-from cml_bench.runs.job import class_orders_text, seeds_text
+from cml_bench.report.tables.grids import grids
 
 
 def reproducing_command(benchmark: str, runs: Sequence[Run]) -> str:
-    """Return the ``cml-bench run`` command for the seeds and class orders of some jobs of one method.
+    """Return the ``cml-bench run`` command for some jobs of one method, or several: a line for each grid of them.
 
     Options that say where data lie on a machine are left for the reader to fill in.
     """
-    words = ["cml-bench", "run", benchmark, "--method", runs[0].method]
-    words += ["--seeds", seeds_text(run.seed for run in runs)]
-    words += ["--class-orders", class_orders_text(run.class_order for run in runs)]
+    options: list[str] = []
     for key, value in sorted(runs[0].history.options.items()):
-        words += ["--set", f"{key}={as_text(value)}"]
+        options += ["--set", f"{key}={as_text(value)}"]
     for key in runs[0].history.locations:
-        words += ["--set", f"{key}=PATH_TO_{key.upper()}"]
-    return shlex.join(words)
+        options += ["--set", f"{key}=PATH_TO_{key.upper()}"]
+    command = ["cml-bench", "run", benchmark, "--method", runs[0].method]
+    return "\n".join(
+        shlex.join([*command, "--seeds", seeds, "--class-orders", orders, *options])
+        for orders, seeds in grids({(run.class_order, run.seed) for run in runs})
+    )

@@ -87,7 +87,7 @@ def row_notes(row: dict[Any, Any], metrics: Sequence[str]) -> str:
     if row["failed"]:
         notes.append(f"{row['failed']} failed")
     if row["duplicates"]:
-        older = "result of a job" if row["duplicates"] == 1 else "results of jobs"
+        older = "result" if row["duplicates"] == 1 else "results"
         notes.append(f"{row['duplicates']} older {older} left out")
     if row["missing_images"]:
         notes.append(f"{row['missing_images']} images missing")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,8 @@ import pandas as pd
 from cml_bench.report.statistics.differences import has_orders_enough
 from cml_bench.report.statistics.estimates import CONFIDENCE, SIGNIFICANCE, pairs_needed
 from cml_bench.report.statistics.verdict import listed
+from cml_bench.report.tables.grids import grids
 from cml_bench.report.tables.keys import BLOCK
-from cml_bench.runs.job import class_orders_text, seeds_text
 
 
 def word(key: str) -> str:
@@ -45,13 +44,29 @@ def averaged_remark(keys: pd.DataFrame, row: str, across: str) -> str:
     return f"Each {each} is averaged over {', '.join(parts)}." if parts else ""
 
 
-def orders_remark(keys: pd.DataFrame, row: str) -> str:
+def orders_remark(keys: pd.DataFrame, row: str, across: str) -> str:
     """Say that class orders are what figures are over, where seeds make no difference to how many there are."""
+    if "class_order" in (row, across):
+        return ""
     cells = [key for key in (row, *BLOCK[row]) if key != "seed"]
     many = keys.groupby(row)["class_order"].transform("nunique") >= pairs_needed()
     if not keys.loc[many, cells].duplicated().any():
         return ""
-    return "Means, deviations and intervals are over class orders, each by the mean of its seeds."
+    told = f"Means, deviations and intervals of rows with {pairs_needed()} class orders or more"
+    return f"{told} are over these, each by the mean of its seeds."
+
+
+def edited_remark(older: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """Say which methods have results of their files as they were before they were edited, which no mean holds.
+
+    Args:
+        older: Finished jobs that no mean holds.
+        kept: Those that means hold.
+    """
+    now = older["method"].map(kept.groupby("method")["files"].first())
+    counts = older.loc[older["files"].notna() & (older["files"] != now), "method"].value_counts().sort_index()
+    told = listed([f"{method} ({count})" for method, count in counts.items()])
+    return f"Left out, for their file was edited since: results of {told}. Run them again." if told else ""
 
 
 def unpaired_remark(unpaired: pd.DataFrame, alone: Collection[str], key: str, *, shown: bool) -> str:
@@ -124,22 +139,8 @@ def fewer_jobs_remark(keys: pd.DataFrame, by: str, beside: str) -> str:
     if by != "method":
         return told
     jobs = [each[1:] for each in absent], [each[1:] for each in run]
-    commands = [f"with --seeds {_quoted(seeds)} --class-orders {_quoted(orders)}" for orders, seeds in _grids(*jobs)]
+    commands = [f"with --seeds {_quoted(seeds)} --class-orders {_quoted(orders)}" for orders, seeds in grids(*jobs)]
     return f"{told} Their command {', and '.join(commands)} completes them."
-
-
-def _grids(absent: Collection[tuple[str, int]], run: Collection[tuple[str, int]]) -> list[tuple[str, str]]:
-    """Return class orders and seeds, as options name them, that run all absent jobs, and none that nobody has run."""
-    orders, seeds = ({*values} for values in zip(*absent, strict=True))
-    if {*product(orders, seeds)} <= {*run}:
-        return [(class_orders_text(orders), seeds_text(seeds))]
-    seeds_of: dict[str, set[int]] = {}
-    for order, seed in absent:
-        seeds_of.setdefault(order, set()).add(seed)
-    orders_of: dict[tuple[int, ...], list[str]] = {}
-    for order, own in seeds_of.items():
-        orders_of.setdefault(tuple(sorted(own)), []).append(order)
-    return [(class_orders_text(alike), seeds_text(own)) for own, alike in sorted(orders_of.items())]
 
 
 def _quoted(text: str) -> str:
@@ -180,21 +181,25 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str, bloc
     levels = sorted({f"{100 * level:.0f} %" for level in differences["level"].dropna()}, reverse=True)
     interval = f"{' or '.join(levels)} interval" if levels else "no interval"
     tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    over_orders = has_orders_enough(blocks.dropna(subset=baseline))
-    pairs = "class orders, each by the mean of its seeds" if over_orders else "seeds and class orders"
+    few = [label for label in differences.index if not has_orders_enough(blocks[[label, baseline]].dropna())]
+    few = [label for label in few if differences.loc[label, "n"]]
+    over = "class orders, each by the mean of its seeds" if len(few) < len(differences) else "seeds and class orders"
+    pairs = f"{over} ({listed(few)}: seeds, too)" if few and len(few) < len(differences) else over
     remark = f"Difference of {what} from {baseline}, paired over the same {pairs}, with {interval}"
     if not comparisons:
         return f"{remark}. Bounds are not tested."
     apart = "" if comparisons == 1 else " (the line on the best makes one claim, and is not)"
     remark += f"; p: Wilcoxon signed-rank test, Holm-corrected for {tests}{apart}."
+    if (differences["p"].notna() & differences["p_holm"].isna()).any():
+        remark += " A dash: a bound, or too few pairs to be tested, and not counted."
     if differences["smallest_p"].min() > SIGNIFICANCE:
         needed, most = pairs_needed(comparisons), int(differences["n"].max())
         remark += (
             f" No p can reach {SIGNIFICANCE:g} with {most} pair{'s' * (most != 1)}: that takes {needed}, as "
             f"--class-orders {needed}."
         )
-    elif not over_orders:
-        remark += _scope(differences, baseline, blocks)
+    elif few:
+        remark += _scope(differences.loc[few], baseline, blocks)
     return remark
 
 
@@ -211,7 +216,7 @@ def _scope(differences: pd.DataFrame, baseline: str, blocks: pd.DataFrame) -> st
         if (means[label] * differences.loc[label, "difference"] < 0).any()
     ]
     where = "this class order" if len(means) == 1 else f"these {len(means)} class orders"
-    return f" They speak of {where}" + (f"; turned around: {listed(turned)}." if turned else ".")
+    return f" Over seeds they speak of {where}" + (f"; turned around: {listed(turned)}." if turned else ".")
 
 
 def benchmarks_remarks(keys: pd.DataFrame, *, one_table_each: bool) -> tuple[str, ...]:
@@ -242,6 +247,8 @@ def interval_remark(rows: pd.DataFrame, keys: Iterable[str], blocks: pd.DataFram
     """
     orders = blocks.index.unique("class_order") if "class_order" in blocks.index.names else ()
     scope = ""
+    if not any(rows[f"{key}_level"].notna().any() for key in keys):
+        return ""
     if 0 < len(orders) < pairs_needed():
         where = "this class order" if len(orders) == 1 else f"these {len(orders)} class orders"
         scope = f"Intervals speak of other seeds on {where}, not of another order."
@@ -254,6 +261,6 @@ def interval_remark(rows: pd.DataFrame, keys: Iterable[str], blocks: pd.DataFram
     if not held:
         return scope
     told = ", ".join(f"{100 * held[n]:.0f} % with {n} jobs" for n in sorted(held))
-    return (
-        f"{scope} They hold 95 % from {pairs_needed()} jobs on; below they are the range of the jobs: {told}.".lstrip()
-    )
+    which = "They" if scope else "Intervals"
+    held_from = f"{which} hold 95 % from {pairs_needed()} jobs on; below they are the range of the jobs: {told}."
+    return f"{scope} {held_from}".lstrip()

@@ -25,7 +25,8 @@ def finished_once(jobs: pd.DataFrame) -> pd.DataFrame:
     done = jobs[jobs["status"] == "ok"].sort_values("finished", kind="stable", na_position="first")
     for file, owner in (("benchmark_file", CONFIGURATION), ("files", [*CONFIGURATION, "method"])):
         newest = done.groupby(owner, dropna=False)[file].transform("last")
-        done = done[newest.isna() | (done[file] == newest)]
+        # What is not known is taken for the same.
+        done = done[newest.isna() | done[file].isna() | (done[file] == newest)]
     return done.drop_duplicates(_JOB, keep="last").sort_index()
 
 
