@@ -233,3 +233,21 @@ def test_bad_input_ends_in_a_sentence(page: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CmlBenchError, match="cannot be written"):
         cml_bench.write_report(runs, tmp_path / "file" / "report.html", figures=False)
+
+
+def test_a_row_is_made_again_with_its_jobs_and_no_others(drawing_section: Any) -> None:
+    """Two seeds on one class order and one on another are two commands: their product would be a job more."""
+
+    def lose_one(document: dict[str, Any]) -> None:
+        if (document["job"]["class_order"], document["job"]["seed"]) == ("random:1", 1):
+            document["job"]["method"] = "lwf"
+
+    section = drawing_section(("er",), seeds=(0, 1), orders=("default", "random:1"), change=lose_one)
+    runs = section.runs_of("er")
+    named = []
+    for command in reproducing_command("digits", runs).split(" && "):
+        words = shlex.split(command)
+        orders, seeds = (words[words.index(option) + 1] for option in ("--class-orders", "--seeds"))
+        named += [(order, seed) for order in parse_class_orders(orders) for seed in parse_seeds(seeds)]
+    assert sorted(named) == sorted((run.class_order, run.seed) for run in runs)
+    assert len(named) == 3

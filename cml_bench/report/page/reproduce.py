@@ -11,7 +11,7 @@ from cml_bench.report.tables.grids import grids
 
 
 def reproducing_command(benchmark: str, runs: Sequence[Run]) -> str:
-    """Return the ``cml-bench run`` command for some jobs of one method, or several: a line for each grid of them.
+    """Return the ``cml-bench run`` command for some jobs of one method, or one for each grid of them.
 
     Options that say where data lie on a machine are left for the reader to fill in.
     """
@@ -21,7 +21,7 @@ def reproducing_command(benchmark: str, runs: Sequence[Run]) -> str:
     for key in runs[0].history.locations:
         options += ["--set", f"{key}=PATH_TO_{key.upper()}"]
     command = ["cml-bench", "run", benchmark, "--method", runs[0].method]
-    return "\n".join(
+    return " && ".join(
         shlex.join([*command, "--seeds", seeds, "--class-orders", orders, *options])
         for orders, seeds in grids({(run.class_order, run.seed) for run in runs})
     )
