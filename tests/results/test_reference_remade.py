@@ -28,6 +28,7 @@ ROWS = [
     ("coco18_search/table.csv", "suite.yaml", PHOTOS, NAIVE, FROZEN),
     ("coco18_protocols/jobs.csv", "suite.yaml", PHOTOS, NAIVE, FROZEN),
     ("coco18_heads/jobs.csv", "suite.yaml", PHOTOS, NAIVE.replace("linear", "dlfl"), FROZEN),
+    ("coco18_losses/jobs.csv", "stream_full.yaml", PHOTOS, "naive head=linear loss=an lr=0.004", FROZEN),
     ("corel5k/jobs.csv", "suite.yaml", FEATURES, NAIVE, FROZEN),
     ("corel5k/heads.csv", "heads.yaml", FEATURES, NAIVE.replace("linear", "dlfl"), FROZEN),
     ("digits/table.csv", "suite.yaml", (), "naive head=linear", TRAINED),
