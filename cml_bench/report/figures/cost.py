@@ -89,8 +89,7 @@ def on_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bool_]
 
 def whole_rows(section: Section) -> tuple[str, ...]:
     """Return the methods that are no bounds and have the jobs of the others."""
-    blocks = section.table.blocks
-    rivals = blocks.drop(columns=[*section.table.bounds], errors="ignore")
+    rivals = section.table.rivals
     whole = (*rivals.columns,) if rivals.shape[1] < 2 else (*fair_part(rivals)[0].columns,)
     return tuple(map(str, whole))
 

@@ -35,7 +35,7 @@ def draw(table: BenchmarkTable, looks: dict[str, Look]) -> Picture:
     """
     known = quantity(table.metrics[0])
     bounds = table.bounds
-    blocks = table.blocks.drop(columns=[method for method in table.blocks if method in bounds])
+    blocks = table.rivals
     shared, absent = fair_part(blocks)
     whole = [str(method) for method in shared]
     pairs = one_a_pair(shared)

@@ -205,11 +205,10 @@ def _bounds(families: pd.Series[str], labels: pd.Series[str]) -> frozenset[str]:
 def _verdict(table: BenchmarkTable) -> Verdict:
     """Judge by ranks over several data sets, whose figures have no common scale, else by paired differences."""
     known = quantity(table.metrics[0])
-    rivals = table.blocks.drop(columns=list(table.bounds), errors="ignore")
-    levels = rivals.index.to_frame()
+    levels = table.rivals.index.to_frame()
     several = "benchmark" in levels and levels["benchmark"].nunique() > 1
     judge = rank_verdict if several else verdict
-    return judge(rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
+    return judge(table.rivals, known.heading, lower_is_better=known.lower_is_better, scale=known.scale)
 
 
 def _sorted(table: BenchmarkTable, sort: str | None, groups: Sequence[str]) -> BenchmarkTable:

@@ -181,8 +181,8 @@ def differences_remark(differences: pd.DataFrame, baseline: str, what: str, bloc
     levels = sorted({f"{100 * level:.0f} %" for level in differences["level"].dropna()}, reverse=True)
     interval = f"{' or '.join(levels)} interval" if levels else "no interval"
     tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    few = [label for label in differences.index if not has_orders_enough(blocks[[label, baseline]].dropna())]
-    few = [label for label in few if differences.loc[label, "n"]]
+    paired = differences.index[differences["n"] > 0]
+    few = [label for label in paired if not has_orders_enough(blocks[[label, baseline]].dropna())]
     over = "class orders, each by the mean of its seeds" if len(few) < len(differences) else "seeds and class orders"
     pairs = f"{over} ({listed(few)}: seeds, too)" if few and len(few) < len(differences) else over
     remark = f"Difference of {what} from {baseline}, paired over the same {pairs}, with {interval}"

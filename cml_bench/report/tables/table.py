@@ -80,6 +80,11 @@ class BenchmarkTable:
     published: PublishedPart | None = None
 
     @property
+    def rivals(self) -> pd.DataFrame:
+        """The blocks of those that compete: all but bounds."""
+        return self.blocks.drop(columns=[*self.bounds], errors="ignore")
+
+    @property
     def complete(self) -> pd.Series[bool]:
         """Whether a row competes for the best: it averages the same jobs as the others, more than one, and no bound.
 
